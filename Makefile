@@ -1,0 +1,43 @@
+# The commands of this project. Each is a few lines that can be typed by hand.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo run test lint format bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/python manage.py demo
+
+run: $(VENV)/installed
+	$(BIN)/python manage.py run
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	# The type checker reads the settings; with these two set it starts no server for that.
+	DATABASE_URL=postgres://lint REDIS_URL=redis://lint SHITU_SECRET_KEY=lint $(BIN)/mypy recognition shitu_site
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python bench/search.py --sizes 10000 --json output/bench-search.json
+
+clean:
+	rm -rf $(VENV) var output
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@

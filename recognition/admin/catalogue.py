@@ -1,0 +1,268 @@
+"""Catalogues and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.admin import TabularInline
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from recognition.admin.work import RecognitionAdmin, RefusableForm, counted, going
+from recognition.models import (
+    Catalogue,
+    FeatureModel,
+    GalleryImage,
+    IndexState,
+    IndexType,
+    Membership,
+    Metric,
+    Product,
+    RecognitionQuery,
+    State,
+)
+from recognition.services import catalogues, gallery
+
+INDEX_COLOURS = {
+    IndexState.EXACT: "info",
+    IndexState.BUILDING: "warning",
+    IndexState.INDEXED: "success",
+}
+SETTINGS = (
+    "description",
+    "crop_policy",
+    "det_threshold",
+    "rec_threshold",
+    "margin",
+    "top_k",
+    "max_detections",
+)
+
+
+class MembershipInline(TabularInline):
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+    fields = ("user", "role")
+    tab = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related("user")
+
+
+class CatalogueForm(RefusableForm):
+    """Settings of the catalogue, and those of its search space that staff choose."""
+
+    feature_model = forms.ModelChoiceField(
+        FeatureModel.objects.none(),
+        label=_("feature model"),
+        required=False,
+        empty_label=_("the site's own (SHITU_FEATURE_MODEL)"),
+        widget=UnfoldAdminSelectWidget,
+    )
+    metric = forms.ChoiceField(
+        label=_("metric"), choices=Metric.choices, initial=Metric.IP, widget=UnfoldAdminSelectWidget
+    )
+    index_type = forms.ChoiceField(
+        label=_("index type"),
+        choices=IndexType.choices,
+        initial=IndexType.HNSW32,
+        widget=UnfoldAdminSelectWidget,
+    )
+    detector = forms.CharField(
+        label=_("detector"),
+        required=False,
+        max_length=100,
+        widget=UnfoldAdminTextInputWidget,
+        help_text=_("name of the detection model; empty: the whole picture is one object"),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "feature_model" in self.fields:
+            self.fields["feature_model"].queryset = FeatureModel.objects.filter(installed=True)  # type: ignore[attr-defined]
+        if self.instance.pk and self.instance.index:
+            self.initial.setdefault("metric", self.instance.index.metric)
+
+
+@admin.register(Catalogue)
+class CatalogueAdmin(RecognitionAdmin):
+    form = CatalogueForm
+    list_display = (
+        "name",
+        "owner",
+        "index_state",
+        "product_count",
+        "image_count",
+        "waiting_count",
+        "failed_count",
+        "version",
+        "changed_at",
+    )
+    list_select_related = ("owner", "index")
+    list_filter = ("crop_policy", "index__state", "index__feature_model")
+    search_fields = ("name", "key", "owner__username")
+    autocomplete_fields = ("owner",)
+    inlines = (MembershipInline,)
+    actions = ("embed_again",)
+    fieldsets = (
+        (None, {"fields": ("name", "description", "owner", "key", "version")}),
+        (
+            _("Recognition"),
+            {
+                "classes": ("tab",),
+                "fields": (
+                    "detector",
+                    ("det_threshold", "max_detections"),
+                    ("rec_threshold", "margin"),
+                    ("top_k", "metric"),
+                ),
+            },
+        ),
+        (_("Gallery"), {"classes": ("tab",), "fields": ("crop_policy",)}),
+        (
+            _("State"),
+            {
+                "classes": ("tab",),
+                "fields": (
+                    "index",
+                    "index_state",
+                    ("product_count", "image_count"),
+                    ("waiting_count", "failed_count"),
+                    ("created_at", "changed_at"),
+                ),
+            },
+        ),
+    )
+    add_fieldsets = (
+        (None, {"fields": ("name", "description", "owner")}),
+        (_("Search space"), {"fields": ("feature_model", ("metric", "index_type"))}),
+        (
+            _("Recognition"),
+            {
+                "fields": (
+                    "detector",
+                    "crop_policy",
+                    ("det_threshold", "max_detections"),
+                    ("rec_threshold", "margin"),
+                    "top_k",
+                )
+            },
+        ),
+    )
+    readonly_fields = (
+        "key",
+        "version",
+        "index",
+        "index_state",
+        "product_count",
+        "image_count",
+        "waiting_count",
+        "failed_count",
+        "created_at",
+        "changed_at",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Catalogue]:
+        images = GalleryImage.objects
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("index__feature_model")
+            .annotate(
+                products_n=counted(Product.objects, "catalogue"),
+                images_n=counted(images, "catalogue"),
+                waiting_n=counted(
+                    images.filter(state__in=[State.PENDING, State.RUNNING]), "catalogue"
+                ),
+                failed_n=counted(images.filter(state=State.FAILED), "catalogue"),
+            )
+        )
+
+    def get_inlines(self, request: HttpRequest, obj: Catalogue | None) -> Any:
+        return self.inlines if obj else ()  # the owner becomes the first manager by himself
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        from django.conf import settings
+
+        given = super().get_changeform_initial_data(request)
+        return {"detector": settings.SHITU_DETECTOR, "owner": request.user.pk} | given
+
+    @display(description=_("index"), label=INDEX_COLOURS)
+    def index_state(self, obj: Catalogue) -> tuple[str, str] | None:
+        return (obj.index.state, obj.index.get_state_display()) if obj.index else None
+
+    @display(description=_("products"), ordering="products_n")
+    def product_count(self, obj: Catalogue) -> int:
+        return obj.products_n  # type: ignore[attr-defined]
+
+    @display(description=_("pictures"), ordering="images_n")
+    def image_count(self, obj: Catalogue) -> int:
+        return obj.images_n  # type: ignore[attr-defined]
+
+    @display(description=_("waiting"), ordering="waiting_n")
+    def waiting_count(self, obj: Catalogue) -> int:
+        return obj.waiting_n  # type: ignore[attr-defined]
+
+    @display(description=_("failed"), ordering="failed_n")
+    def failed_count(self, obj: Catalogue) -> int:
+        return obj.failed_n  # type: ignore[attr-defined]
+
+    def save_model(self, request: HttpRequest, obj: Catalogue, form: Any, change: bool) -> None:
+        given = form.cleaned_data
+        if change:
+            catalogues.change(obj, **{name: given[name] for name in form.changed_data})
+            return
+        model = given["feature_model"]
+        made = catalogues.create(
+            obj.name,
+            owner=obj.owner,
+            feature_model=model.name if model else None,
+            detector=given["detector"],
+            metric=given["metric"],
+            index_type=given["index_type"],
+            **{name: given[name] for name in SETTINGS},
+        )
+        obj.pk = made.pk
+        obj._state.adding = False
+        obj.refresh_from_db()
+
+    def delete_model(self, request: HttpRequest, obj: Catalogue) -> None:
+        catalogues.remove(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Catalogue]) -> None:
+        for catalogue in queryset:
+            catalogues.remove(catalogue)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        ids = [obj.pk for obj in objs]
+        lines, figures = going(
+            {
+                model: model._default_manager.filter(catalogue__in=ids).count()
+                for model in (Product, GalleryImage, RecognitionQuery)
+            }
+        )
+        return [*map(str, objs), lines], figures, set(), []
+
+    @action(description=_("Embed all pictures again"), permissions=["change"])
+    def embed_again(self, request: HttpRequest, queryset: QuerySet[Catalogue]) -> None:
+        count = sum(gallery.reembed(catalogue) for catalogue in queryset)
+        messages.success(
+            request,
+            ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
+        )
+
+
+@admin.register(Membership)
+class MembershipAdmin(RecognitionAdmin):
+    list_display = ("user", "catalogue", "role", "created_at")
+    list_select_related = ("user", "catalogue")
+    list_filter = ("role", "catalogue")
+    search_fields = ("user__username", "catalogue__name")
+    autocomplete_fields = ("user", "catalogue")

@@ -1,0 +1,174 @@
+"""Gallery images."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminFileFieldWidget
+
+from recognition import images
+from recognition.admin.work import (
+    RecognitionAdmin,
+    RefusableForm,
+    WithPicture,
+    WithState,
+    framed_picture,
+    going,
+)
+from recognition.errors import Conflict, RecognitionError
+from recognition.models import GalleryImage, State, Status
+from recognition.services import gallery
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """The commonest reasons for which pictures failed."""
+
+    title = _("reason")
+    parameter_name = "reason"
+    MOST = 10
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        reasons = (
+            GalleryImage.objects.filter(state=State.FAILED)
+            .order_by()
+            .values_list("error")
+            .annotate(n=Count("*"))
+            .order_by("-n")[: self.MOST]
+        )
+        return [(reason, f"{reason[:60]} ({n})") for reason, n in reasons]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[GalleryImage]
+    ) -> QuerySet[GalleryImage]:
+        if reason := self.value():
+            return queryset.filter(state=State.FAILED, error=reason)
+        return queryset
+
+
+class GalleryImageForm(RefusableForm):
+    """A new picture, checked as everywhere."""
+
+    file = forms.FileField(label=_("picture"), widget=UnfoldAdminFileFieldWidget)
+
+    def clean_file(self) -> images.Picture:
+        upload = self.cleaned_data["file"]
+        try:
+            return images.check(upload, name=upload.name)
+        except RecognitionError as error:
+            raise ValidationError(error.message, code=error.code) from error
+
+    def _post_clean(self) -> None:
+        """Nothing is put on the instance: the service makes the row."""
+
+
+@admin.register(GalleryImage)
+class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
+    list_display = (
+        "small_picture",
+        "number",
+        "product",
+        "catalogue",
+        "coloured_state",
+        "error",
+        "size",
+        "source_name",
+        "created_at",
+    )
+    list_display_links = ("small_picture", "number")
+    list_select_related = ("product", "catalogue")
+    list_filter = ("state", ReasonFilter, "box_source", "catalogue")
+    search_fields = ("product__label", "source_name", "=checksum")
+    autocomplete_fields = ("product",)
+    actions = ("try_again",)
+    fieldsets = (
+        (None, {"fields": ("preview", "product", ("coloured_state", "error"))}),
+        (
+            _("File"),
+            {
+                "fields": (
+                    ("number", "catalogue"),
+                    ("source_name", "size"),
+                    "checksum",
+                    ("box", "box_source"),
+                    ("added_by", "created_at"),
+                )
+            },
+        ),
+    )
+    add_fieldsets = ((None, {"fields": ("product", "file", "box")}),)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = GalleryImageForm
+        return super().get_form(request, obj, **kwargs)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return ()
+        return [
+            name
+            for _title, options in self.fieldsets
+            for line in options["fields"]
+            for name in (line if isinstance(line, tuple) else (line,))
+            if name != "product"
+        ]
+
+    @display(description=_("size"))
+    def size(self, obj: GalleryImage) -> str:
+        return f"{obj.width} × {obj.height}, {filesizeformat(obj.byte_size)}"
+
+    @display(description=_("preview"))
+    def preview(self, obj: GalleryImage) -> SafeString:
+        boxes = [(obj.box, obj.get_box_source_display(), Status.MATCH)] if obj.box else []
+        return framed_picture("galleryimage", obj.pk, (obj.width, obj.height), boxes)
+
+    def save_model(self, request: HttpRequest, obj: GalleryImage, form: Any, change: bool) -> None:
+        given = form.cleaned_data
+        if not change:
+            product = given["product"]
+            added = gallery.add_image(
+                product.catalogue,
+                product.label,
+                given["file"],
+                by=request.user,
+                source_name=form.files["file"].name,
+                box=given["box"],
+            )
+            if not added.created:
+                raise Conflict(f"“{product}” has this picture already: {added.image}", field="file")
+            obj.__dict__.update(added.image.__dict__)
+        elif "product" in form.changed_data and not gallery.move_images([obj], given["product"]):
+            messages.warning(
+                request, _("That product has this picture already, so this one was removed.")
+            )
+
+    def delete_model(self, request: HttpRequest, obj: GalleryImage) -> None:
+        gallery.remove_images(obj.catalogue, [obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
+        rows = queryset.select_related("catalogue").order_by("catalogue")
+        for catalogue, group in groupby(rows, key=lambda row: row.catalogue):
+            gallery.remove_images(catalogue, group)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        lines, figures = going({GalleryImage: len(objs)})
+        return [*lines, [str(obj) for obj in objs[:20]]], figures, set(), []
+
+    @action(description=_("Try failed ones again"), permissions=["change"])
+    def try_again(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
+        count = gallery.retry(queryset)
+        messages.success(
+            request,
+            ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
+        )

@@ -1,0 +1,135 @@
+"""Products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.decorators import action, display
+
+from recognition.admin.work import RecognitionAdmin, counted, going, thumbnail
+from recognition.models import GalleryImage, Product
+from recognition.services import gallery
+
+SHOWN = 24
+
+
+@admin.register(Product)
+class ProductAdmin(RecognitionAdmin):
+    list_display = (
+        "cover",
+        "label",
+        "catalogue",
+        "category",
+        "image_count",
+        "is_active",
+        "changed_at",
+    )
+    list_display_links = ("cover", "label")
+    list_select_related = ("catalogue",)
+    list_filter = ("is_active", "catalogue")
+    search_fields = ("label", "category", "catalogue__name")
+    autocomplete_fields = ("catalogue",)
+    actions = ("activate", "deactivate", "try_again")
+    fields = ("catalogue", "label", "category", "attributes", "is_active", "gallery")
+    readonly_fields = ("gallery",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Product]:
+        images = GalleryImage.objects.order_by("pk").filter(product=OuterRef("pk"))
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                cover_pk=Subquery(images.values("pk")[:1]),
+                images_n=counted(GalleryImage.objects, "product"),
+            )
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> Any:
+        # Moving between catalogues is not a matter of one field.
+        return ("catalogue", "gallery") if obj else ("gallery",)
+
+    @display(description=_("picture"))
+    def cover(self, obj: Product) -> SafeString | None:
+        pk = obj.cover_pk  # type: ignore[attr-defined]
+        return thumbnail("galleryimage", pk, obj.label) if pk else None
+
+    @display(description=_("pictures"), ordering="images_n")
+    def image_count(self, obj: Product) -> SafeString:
+        address = reverse("admin:recognition_galleryimage_changelist")
+        count = obj.images_n  # type: ignore[attr-defined]
+        return format_html('<a href="{}?product__id__exact={}">{}</a>', address, obj.pk, count)
+
+    @display(description=_("pictures"))
+    def gallery(self, obj: Product) -> SafeString | str:
+        if not obj.pk:
+            return ""
+        images = obj.images.order_by("pk")[:SHOWN]
+        return format_html(
+            '<div style="display:flex;flex-wrap:wrap;gap:8px">{}</div>',
+            format_html_join(
+                "",
+                '<a href="{}">{}</a>',
+                (
+                    (
+                        reverse("admin:recognition_galleryimage_change", args=[image.pk]),
+                        thumbnail("galleryimage", image.pk, str(image)),
+                    )
+                    for image in images
+                ),
+            ),
+        )
+
+    def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
+        given = form.cleaned_data
+        if change:
+            gallery.change_product(obj, **{name: given[name] for name in form.changed_data})
+            return
+        fields = {name: given[name] for name in ("category", "attributes", "is_active")}
+        made = gallery.create_product(obj.catalogue, obj.label, **fields)
+        obj.pk = made.pk
+        obj._state.adding = False
+        obj.refresh_from_db()
+
+    def delete_model(self, request: HttpRequest, obj: Product) -> None:
+        gallery.remove_product(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        for product in queryset.select_related("catalogue"):
+            gallery.remove_product(product)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        images = GalleryImage.objects.filter(product__in=[obj.pk for obj in objs])
+        lines, figures = going({GalleryImage: images.count()})
+        return [*map(str, objs), lines], figures, set(), []
+
+    @action(description=_("Activate: may be an answer"), permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        self._set_active(request, queryset, True)
+
+    @action(description=_("Deactivate: never an answer"), permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        self._set_active(request, queryset, False)
+
+    def _set_active(self, request: HttpRequest, queryset: QuerySet[Product], active: bool) -> None:
+        changed = queryset.exclude(is_active=active).select_related("catalogue")
+        count = len([gallery.change_product(product, is_active=active) for product in changed])
+        messages.success(
+            request,
+            ngettext("%(n)d product changed.", "%(n)d products changed.", count) % {"n": count},
+        )
+
+    @action(description=_("Try failed pictures again"), permissions=["change"])
+    def try_again(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        count = gallery.retry(GalleryImage.objects.filter(product__in=queryset.values("pk")))
+        messages.success(
+            request,
+            ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
+        )

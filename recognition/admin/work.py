@@ -1,0 +1,222 @@
+"""What the screens share: refusals shown at the form, states in colour, pictures, page counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from django import forms
+from django.core.exceptions import PermissionDenied
+from django.core.files.storage import default_storage
+from django.core.paginator import Paginator
+from django.db.models import (
+    Count,
+    IntegerField,
+    Manager,
+    Model,
+    OuterRef,
+    QuerySet,
+    Subquery,
+)
+from django.db.models.functions import Coalesce
+from django.forms.utils import ErrorDict
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path, reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from recognition.errors import RecognitionError
+from recognition.models import State, Work
+from recognition.services import pictures
+
+STATE_COLOURS: Mapping[str, str] = {
+    State.PENDING: "info",
+    State.RUNNING: "warning",
+    State.DONE: "success",
+    State.FAILED: "danger",
+}
+
+
+class EstimatingPaginator(Paginator):
+    """Counts exactly up to `EXACT` rows; beyond, the planner's estimate is as good a page count.
+
+    COUNT(*) reads every row or index entry that fits: a list of millions pays that at each click.
+    """
+
+    EXACT = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        exact = rows.order_by().values("pk")[: self.EXACT + 1].count()
+        if exact <= self.EXACT:
+            return exact
+        [plan] = json.loads(rows.order_by().values("pk").explain(format="json"))
+        return max(exact, int(plan["Plan"]["Plan Rows"]))
+
+
+class RefusableForm(forms.ModelForm):
+    """A form that can show why the service behind it refused."""
+
+    refused: ClassVar[RecognitionError | None] = None
+
+    def full_clean(self) -> None:
+        super().full_clean()
+        if self.refused is not None and self.is_bound:
+            self._errors = self._errors or ErrorDict()
+            field = self.refused.field if self.refused.field in self.fields else None
+            self.add_error(field, self.refused.message)
+
+
+class RecognitionAdmin(ModelAdmin):
+    """Base of every screen: a service's refusal is shown at the form, with nothing lost."""
+
+    form = RefusableForm
+    paginator = EstimatingPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    list_filter_submit = False
+    compressed_fields = True
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except RecognitionError as error:
+            # Its transaction is undone; the same form again, this time with the reason.
+            for upload in request.FILES.values():
+                upload.seek(0)
+            request.refused = error  # type: ignore[attr-defined]
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def get_form(
+        self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any
+    ) -> type[forms.ModelForm]:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        form.refused = getattr(request, "refused", None)
+        return form
+
+
+class ReadOnlyAdmin(RecognitionAdmin):
+    """Facts to look at."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class WithState(ModelAdmin):
+    """A column for the state of work."""
+
+    @display(description=_("state"), ordering="state", label=STATE_COLOURS)
+    def coloured_state(self, obj: Work) -> tuple[str, str]:
+        return obj.state, obj.get_state_display()
+
+
+class WithPicture(ModelAdmin):
+    """Serves the picture of a row to staff who may view the row, and to nobody else."""
+
+    SIDES = (96, 1280)
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_picture"
+        view = self.admin_site.admin_view(self.picture_view, cacheable=True)
+        return [
+            path("<int:pk>/picture/", view, name=name),
+            path("<int:pk>/picture/<int:side>/", view, name=name),
+            *super().get_urls(),
+        ]
+
+    def picture_view(
+        self, request: HttpRequest, pk: int, side: int | None = None
+    ) -> HttpResponseBase:
+        """A stored file never changes, so the browser of whoever may see it keeps it."""
+        row = self.model._default_manager.filter(pk=pk).only("file").first()
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if row is None or (side is not None and side not in self.SIDES):
+            raise Http404
+        try:
+            if side is None:
+                response: HttpResponseBase = FileResponse(default_storage.open(row.file.name))
+            else:
+                small = pictures.thumbnail(row.file.name, side)
+                response = HttpResponse(small, content_type="image/jpeg")
+        except FileNotFoundError as error:
+            raise Http404 from error
+        response["Cache-Control"] = "private, max-age=86400, immutable"
+        response["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @display(description=_("picture"))
+    def small_picture(self, obj: Model) -> SafeString:
+        return thumbnail(self.opts.model_name or "", obj.pk, str(obj))
+
+
+def thumbnail(model_name: str, pk: int, text: str) -> SafeString:
+    """An `<img>` of the picture of one row, fetched when it comes into view."""
+    address = reverse(f"admin:recognition_{model_name}_picture", args=[pk, 96])
+    return format_html(
+        '<img src="{}" alt="{}" loading="lazy" width="48" height="48" '
+        'style="width:48px;height:48px;object-fit:contain;background:#fff;border-radius:4px">',
+        address,
+        text,
+    )
+
+
+def framed_picture(
+    model_name: str,
+    pk: int,
+    size: tuple[int, int],
+    boxes: Iterable[tuple[Sequence[float], str, str]],
+) -> SafeString:
+    """The picture of one row with boxes over it: corners in pixels, text, and a `Status` value."""
+    width, height = size
+    shown = [
+        {
+            "x": x1,
+            "y": y1,
+            "width": x2 - x1,
+            "height": y2 - y1,
+            "left": f"{100 * x1 / width:.2f}%",
+            "top": f"{100 * y1 / height:.2f}%",
+            "text": text,
+            "status": status,
+        }
+        for (x1, y1, x2, y2), text, status in boxes
+    ]
+    address = reverse(f"admin:recognition_{model_name}_picture", args=[pk, 1280])
+    whole = reverse(f"admin:recognition_{model_name}_picture", args=[pk])
+    return render_to_string(
+        "admin/recognition/picture.html",
+        {"address": address, "whole": whole, "width": width, "height": height, "boxes": shown},
+    )
+
+
+def counted(rows: Manager[Any] | QuerySet[Any], by: str) -> Coalesce:
+    """Rows that point here by the foreign key `by`; a subquery, as joins multiply each other."""
+    counts = rows.order_by().filter(**{by: OuterRef("pk")}).values(by).annotate(n=Count("*"))
+    return Coalesce(Subquery(counts.values("n"), output_field=IntegerField()), 0)
+
+
+def going(counts: Mapping[type[Model], int]) -> tuple[list[str], dict[str, int]]:
+    """Lines and figures for Django's "are you sure" page, without loading what goes."""
+    figures = {str(model._meta.verbose_name_plural): number for model, number in counts.items()}
+    return [f"{name}: {number:,}" for name, number in figures.items()], figures

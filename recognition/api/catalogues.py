@@ -1,0 +1,250 @@
+"""/catalogues: what a team owns, its settings and figures."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import django_filters
+from django.db import transaction
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_field, inline_serializer
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from recognition.api.base import ApiView, Number, ReadSerializer, WriteSerializer
+from recognition.api.conditional import etag, require_match
+from recognition.api.idempotency import idempotent
+from recognition.api.permissions import InCatalogue
+from recognition.errors import BadInput, ModelUnavailable
+from recognition.models import (
+    Catalogue,
+    CropPolicy,
+    FeatureModel,
+    IndexState,
+    IndexType,
+    Membership,
+    Metric,
+    Role,
+    User,
+)
+from recognition.services import catalogues
+
+
+class FeatureModelSerializer(serializers.ModelSerializer[FeatureModel]):
+    class Meta:
+        model = FeatureModel
+        fields = ["name", "digest", "dimension"]
+
+
+class CatalogueSerializer(ReadSerializer):
+    """A catalogue and how it recognises. Figures that move by themselves are in `/statistics`."""
+
+    owner = serializers.CharField(source="owner.username")
+    role = serializers.SerializerMethodField(help_text="What you may do in it.")
+    feature_model = FeatureModelSerializer(source="index.feature_model")
+    metric = serializers.ChoiceField(source="index.metric", choices=Metric)
+    index_type = serializers.ChoiceField(source="index.index_type", choices=IndexType)
+
+    class Meta:
+        model = Catalogue
+        fields = [
+            "key",
+            "name",
+            "description",
+            "owner",
+            "role",
+            "feature_model",
+            "metric",
+            "index_type",
+            "detector",
+            "crop_policy",
+            "det_threshold",
+            "rec_threshold",
+            "margin",
+            "top_k",
+            "max_detections",
+            "created_at",
+            "changed_at",
+        ]
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.ChoiceField(choices=Role))
+    def get_role(self, catalogue: Any) -> str:
+        role, token = Role(catalogue.my_role), self.context["request"].user.token
+        return min(role, Role(token.role), key=lambda one: one.rank) if token else role
+
+
+class CatalogueChange(WriteSerializer):
+    """Settings of a catalogue; the very next answer follows them."""
+
+    name = serializers.CharField(max_length=120)
+    description = serializers.CharField(allow_blank=True, max_length=10_000, required=False)
+    detector = serializers.CharField(
+        allow_blank=True,
+        max_length=100,
+        required=False,
+        help_text="Name of an installed detection model; empty: the whole picture is one object.",
+    )
+    metric = serializers.ChoiceField(choices=Metric, required=False)
+    crop_policy = serializers.ChoiceField(choices=CropPolicy, required=False)
+    det_threshold = Number(min_value=0, max_value=1, required=False)
+    rec_threshold = Number(
+        min_value=-1,
+        max_value=4,
+        allow_null=True,
+        required=False,
+        help_text="In the catalogue's metric; null: 0.5 (IP, cosine) or 1.0 (L2).",
+    )
+    margin = Number(min_value=0, max_value=1, required=False)
+    top_k = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    max_detections = serializers.IntegerField(min_value=1, max_value=300, required=False)
+
+
+class CatalogueCreate(CatalogueChange):
+    """A new catalogue; what is left out is the site's default."""
+
+    feature_model = serializers.CharField(
+        max_length=100, required=False, help_text="Name of an installed feature model."
+    )
+    index_type = serializers.ChoiceField(choices=IndexType, required=False)
+
+
+Statistics = inline_serializer(
+    "Statistics",
+    {
+        "products": serializers.IntegerField(),
+        "images": inline_serializer(
+            "ImagesByState",
+            {name: serializers.IntegerField() for name in ("pending", "running", "done", "failed")},
+        ),
+        "vectors": serializers.IntegerField(),
+        "bytes": serializers.IntegerField(help_text="Of stored gallery pictures."),
+        "index": inline_serializer(
+            "IndexFigures",
+            {
+                "state": serializers.ChoiceField(choices=IndexState),
+                "type": serializers.ChoiceField(choices=IndexType),
+                "metric": serializers.ChoiceField(choices=Metric),
+                "built_with": serializers.DictField(),
+                "build_error": serializers.CharField(),
+            },
+        ),
+        "version": serializers.IntegerField(help_text="Moves with every change."),
+    },
+)
+
+
+class CatalogueFilter(django_filters.FilterSet):
+    search = django_filters.CharFilter(
+        field_name="name", lookup_expr="icontains", label="Part of the name."
+    )
+    name = django_filters.CharFilter(label="The whole name.")
+
+    class Meta:
+        model = Catalogue
+        fields = ["name"]
+
+
+def _shown(request: Request) -> QuerySet[Catalogue]:
+    """Catalogues the user may see, with all that CatalogueSerializer reads, in one query."""
+    user = cast(User, request.user)
+    mine = Membership.objects.filter(catalogue=OuterRef("pk"), user=user).values("role")[:1]
+    return (
+        Catalogue.objects.visible_to(user)
+        .select_related("owner", "index__feature_model")
+        .annotate(my_role=Subquery(mine))
+    )
+
+
+def _answer(catalogue: Catalogue, request: Request, status: int = 200) -> Response:
+    data = CatalogueSerializer(catalogue, context={"request": request}).data
+    headers = {"ETag": etag(CatalogueSerializer, catalogue, request)}
+    if status == 201:
+        headers["Location"] = reverse("api:catalogue", [catalogue.key], request=request)
+    return Response(data, status=status, headers=headers)
+
+
+class CatalogueListView(ListModelMixin, ApiView):
+    """The catalogues you may see."""
+
+    serializer_class = CatalogueSerializer
+    filterset_class = CatalogueFilter
+    ordering_fields = ["name", "created_at", "changed_at"]
+    ordering = ["name"]
+    queryset = Catalogue.objects.none()
+    conditional = True
+
+    def get_queryset(self) -> QuerySet[Catalogue]:
+        return _shown(self.request)
+
+    @extend_schema(
+        operation_id="catalogues_create",
+        request=CatalogueCreate,
+        responses={201: CatalogueSerializer},
+    )
+    @idempotent
+    def create(self, request: Request) -> Response:
+        """Make an empty catalogue; you become its manager."""
+        user = cast(User, request.user)
+        catalogues.require_may_create(user)
+        settings = self.read(CatalogueCreate)
+        try:
+            made = catalogues.create(owner=user, **settings)
+        except ModelUnavailable as error:
+            raise _unknown_model(error, settings) from error
+        return _answer(_shown(request).get(pk=made.pk), request, 201)
+
+
+class CatalogueView(InCatalogue, ApiView):
+    serializer_class = CatalogueSerializer
+    queryset = Catalogue.objects.none()
+    conditional = True
+
+    @extend_schema(operation_id="catalogues_retrieve")
+    def retrieve(self, request: Request, key: Any) -> Response:
+        """A catalogue and its settings."""
+        return _answer(get_object_or_404(_shown(request), key=key), request)
+
+    @extend_schema(operation_id="catalogues_change", request=CatalogueChange)
+    def partial_update(self, request: Request, key: Any) -> Response:
+        """Change settings."""
+        changes = self.read(CatalogueChange, partial=True)
+        with transaction.atomic():
+            locked = _shown(request).select_for_update(of=("self",), no_key=True)
+            catalogue = get_object_or_404(locked, key=key)
+            require_match(request, etag(CatalogueSerializer, catalogue, request))
+            try:
+                catalogues.change(catalogue, **changes)
+            except ModelUnavailable as error:
+                raise _unknown_model(error, changes) from error
+        return _answer(catalogue, request)
+
+    @extend_schema(operation_id="catalogues_remove", responses={204: None})
+    def destroy(self, request: Request, key: Any) -> Response:
+        """Remove a catalogue with everything in it."""
+        # Not locked: a worker locks images before their catalogue, so this would be a deadlock.
+        catalogue = get_object_or_404(_shown(request), key=key)
+        require_match(request, etag(CatalogueSerializer, catalogue, request))
+        catalogues.remove(catalogue)
+        return Response(status=204)
+
+
+class StatisticsView(InCatalogue, ApiView):
+    sparse = False
+
+    @extend_schema(operation_id="catalogues_statistics", responses=Statistics)
+    def retrieve(self, request: Request, key: Any) -> Response:
+        """What is in the catalogue, counted now."""
+        return Response(catalogues.statistics(self.catalogue))
+
+
+def _unknown_model(error: ModelUnavailable, given: dict[str, Any]) -> ModelUnavailable | BadInput:
+    """A model that the caller named is the caller's error; the site's own default is ours."""
+    for field in ("feature_model", "detector"):
+        if given.get(field):
+            return BadInput(error.message, field=field)
+    return error

@@ -1,0 +1,364 @@
+"""/catalogues/{key}/images: reference pictures, in, out and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+import django_filters
+from django.conf import settings
+from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from recognition.api import pictures
+from recognition.api.base import (
+    ApiView,
+    BoxField,
+    ReadSerializer,
+    UploadView,
+    WriteSerializer,
+    form_json,
+)
+from recognition.api.errors import describe
+from recognition.api.idempotency import idempotent
+from recognition.api.permissions import InCatalogue
+from recognition.errors import RecognitionError
+from recognition.models import GalleryImage, Role, State, User
+from recognition.services import gallery
+from recognition.services import pictures as looks
+
+# Fetched while the caller waits, so only a few.
+MAX_URLS = 10
+THUMBNAIL_SIDES = (96, 256, 512)
+
+
+class ImageSerializer(ReadSerializer):
+    label = serializers.CharField(source="product.label")
+    product = serializers.IntegerField(source="product_id")
+    box = BoxField(allow_null=True)
+    picture = serializers.SerializerMethodField()
+    thumbnail = serializers.SerializerMethodField()
+
+    class Meta:
+        model = GalleryImage
+        fields = [
+            "number",
+            "product",
+            "label",
+            "state",
+            "error",
+            "box",
+            "box_source",
+            "source_name",
+            "checksum",
+            "width",
+            "height",
+            "byte_size",
+            "created_at",
+            "picture",
+            "thumbnail",
+        ]
+        read_only_fields = fields
+
+    def get_picture(self, image: GalleryImage) -> str:
+        return self._address("api:image-picture", image)
+
+    def get_thumbnail(self, image: GalleryImage) -> str:
+        return self._address("api:image-thumbnail", image)
+
+    def _address(self, route: str, image: GalleryImage) -> str:
+        # The gate found the catalogue already; asking each row for it would be a query a row.
+        key = self.context["view"].catalogue.key
+        return reverse(route, [key, image.number], request=self.context["request"])
+
+
+class _Item(WriteSerializer):
+    label = serializers.CharField(max_length=gallery.MAX_LABEL, help_text="Of the product.")
+    image = serializers.CharField(
+        required=False, help_text="The file in base64, with or without `data:...;base64,`."
+    )
+    url = serializers.CharField(
+        required=False, max_length=4096, help_text="Where to get it, instead of `image`."
+    )
+    name = serializers.CharField(required=False, max_length=255, help_text="Of your file.")
+    box = BoxField(required=False, allow_null=True, help_text="Where in it the product is.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("image" in attrs) == ("url" in attrs):
+            raise serializers.ValidationError("give either `image` or `url`")
+        return attrs
+
+
+class ImagesJson(WriteSerializer):
+    """Pictures in base64 or by URL, each with its label."""
+
+    images = _Item(many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES)
+
+    def validate_images(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if sum("url" in item for item in value) > MAX_URLS:
+            raise serializers.ValidationError(
+                f"at most {MAX_URLS} URLs in one request; send several requests"
+            )
+        return value
+
+
+class ImagesForm(WriteSerializer):
+    """Files of one product."""
+
+    label = serializers.CharField(max_length=gallery.MAX_LABEL, help_text="Of the product.")
+    images = serializers.ListField(
+        child=serializers.FileField(allow_empty_file=True),
+        allow_empty=False,
+        max_length=settings.SHITU_MAX_UPLOAD_FILES,
+        help_text="One or many files.",
+    )
+    box = form_json(
+        BoxField(), "JSON `[x1, y1, x2, y2]`: where the product is, in every file.", required=False
+    )
+
+
+Uploaded = inline_serializer(
+    "Uploaded",
+    {
+        "added": serializers.IntegerField(),
+        "duplicates": serializers.IntegerField(help_text="Its product had the same file before."),
+        "failed": serializers.IntegerField(),
+        "results": inline_serializer(
+            "UploadResult",
+            {
+                "result": serializers.ChoiceField(["added", "duplicate", "failed"]),
+                "image": ImageSerializer(allow_null=True),
+                "error": inline_serializer(
+                    "UploadError",
+                    {
+                        "code": serializers.CharField(),
+                        "message": serializers.CharField(),
+                        "field": serializers.CharField(allow_null=True),
+                    },
+                    allow_null=True,
+                ),
+            },
+            many=True,
+        ),
+    },
+)
+
+
+class Numbers(WriteSerializer):
+    numbers = serializers.ListField(
+        child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
+        allow_empty=False,
+        max_length=1000,
+    )
+
+
+class MaybeNumbers(Numbers):
+    """Left out: all that failed."""
+
+    numbers = serializers.ListField(
+        child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
+        required=False,
+        max_length=1000,
+    )
+
+
+class ImageFilter(django_filters.FilterSet):
+    state = django_filters.MultipleChoiceFilter(choices=State.choices)
+    product = django_filters.NumberFilter(field_name="product_id", label="Id of the product.")
+    label = django_filters.CharFilter(field_name="product__label", label="The whole label.")
+    checksum = django_filters.CharFilter(label="SHA-256 of the file sent.")
+    created_after = django_filters.IsoDateTimeFilter(
+        field_name="created_at", lookup_expr="gte", label="Added then or later (ISO 8601)."
+    )
+    created_before = django_filters.IsoDateTimeFilter(
+        field_name="created_at", lookup_expr="lt", label="Added before (ISO 8601)."
+    )
+
+    class Meta:
+        model = GalleryImage
+        fields = ["state", "checksum"]
+
+
+class _Images(InCatalogue, ApiView):
+    serializer_class = ImageSerializer
+    queryset = GalleryImage.objects.none()
+
+    def get_queryset(self) -> QuerySet[GalleryImage]:
+        return self.catalogue.images.select_related("product")
+
+    def image(self) -> GalleryImage:
+        return get_object_or_404(self.get_queryset(), number=self.kwargs["number"])
+
+
+class ImageListView(ListModelMixin, _Images, UploadView):
+    """The gallery images of a catalogue, newest first."""
+
+    filterset_class = ImageFilter
+    ordering_fields = ["number", "created_at"]
+    ordering = ["-number"]
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(
+        operation_id="images_add",
+        request={"multipart/form-data": ImagesForm, "application/json": ImagesJson},
+        responses={201: Uploaded, 200: Uploaded},
+    )
+    @idempotent
+    def create(self, request: Request, key: Any) -> Response:
+        """Add pictures; what became of each is in `results`, in the order sent.
+
+        201 when at least one was added, 200 when all were there already. A picture that is refused
+        does not stop the others; when every one is, the answer is an error.
+        """
+        uploads = self._form() if self.is_form else self._json()
+        became = gallery.add_each(self.catalogue, uploads, by=cast(User, request.user))
+        _raise_if_all_failed(became)
+        results = [self._result(one) for one in became]
+        counts = {
+            name: sum(result["result"] == name for result in results)
+            for name in ("added", "duplicate", "failed")
+        }
+        return Response(
+            {
+                "added": counts["added"],
+                "duplicates": counts["duplicate"],
+                "failed": counts["failed"],
+                "results": results,
+            },
+            status=201 if counts["added"] else 200,
+        )
+
+    def _form(self) -> list[gallery.Upload]:
+        data = self.read(ImagesForm)
+        return [
+            gallery.Upload(
+                data["label"],
+                partial(pictures.received, {"image": file}),
+                file.name or "",
+                data.get("box"),
+            )
+            for file in data["images"]
+        ]
+
+    def _json(self) -> list[gallery.Upload]:
+        return [
+            gallery.Upload(
+                item["label"],
+                partial(pictures.received, item),
+                item.get("name") or item.get("url", ""),
+                item.get("box"),
+            )
+            for item in self.read(ImagesJson)["images"]
+        ]
+
+    def _result(self, became: gallery.Added | RecognitionError) -> dict[str, Any]:
+        if isinstance(became, RecognitionError):
+            return {"result": "failed", "image": None, "error": describe(became)}
+        shown = ImageSerializer(became.image, context=self.get_serializer_context()).data
+        result = "added" if became.created else "duplicate"
+        return {"result": result, "image": shown, "error": None}
+
+
+class ImageView(_Images):
+    roles = {"destroy": Role.EDITOR}
+
+    @extend_schema(operation_id="images_retrieve")
+    def retrieve(self, request: Request, key: Any, number: int) -> Response:
+        """One gallery image, by its number (PaddleX's vector id)."""
+        return Response(self.get_serializer(self.image()).data)
+
+    @extend_schema(operation_id="images_remove", responses={204: None})
+    def destroy(self, request: Request, key: Any, number: int) -> Response:
+        """Remove an image; it is gone from the very next answer."""
+        gallery.remove_images(self.catalogue, [self.image()])
+        return Response(status=204)
+
+
+class ImagesRemoveView(InCatalogue, ApiView):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(
+        operation_id="images_remove_many",
+        request=Numbers,
+        responses=inline_serializer(
+            "Removed",
+            {
+                "removed": serializers.IntegerField(),
+                "unknown": serializers.ListField(child=serializers.IntegerField()),
+            },
+        ),
+    )
+    def create(self, request: Request, key: Any) -> Response:
+        """Remove many images at once; numbers that the catalogue does not have are listed."""
+        numbers = self.read(Numbers)["numbers"]
+        removed, unknown = gallery.remove_numbers(self.catalogue, numbers)
+        return Response({"removed": removed, "unknown": unknown})
+
+
+class ImagesRetryView(InCatalogue, ApiView):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(
+        operation_id="images_retry",
+        request=MaybeNumbers,
+        responses=inline_serializer("Retried", {"retried": serializers.IntegerField()}),
+    )
+    def create(self, request: Request, key: Any) -> Response:
+        """Try failed images again: those named, or all."""
+        images = self.catalogue.images.filter(state=State.FAILED)
+        if (numbers := self.read(MaybeNumbers).get("numbers")) is not None:
+            images = images.filter(number__in=numbers)
+        return Response({"retried": gallery.retry(images)})
+
+
+class ImagePictureView(_Images):
+    sparse = False
+
+    @extend_schema(operation_id="images_picture", responses={(200, "image/*"): OpenApiTypes.BINARY})
+    def retrieve(self, request: Request, key: Any, number: int) -> HttpResponseBase:
+        """The picture as it is stored: upright, JPEG, PNG or WebP."""
+        return pictures.stored(request, self.image().file.name)
+
+
+class ImageThumbnailView(_Images):
+    sparse = False
+
+    @extend_schema(
+        operation_id="images_thumbnail",
+        parameters=[
+            OpenApiParameter(
+                "side", int, enum=THUMBNAIL_SIDES, default=256, description="Longest side, pixels."
+            )
+        ],
+        responses={(200, "image/jpeg"): OpenApiTypes.BINARY},
+    )
+    def retrieve(self, request: Request, key: Any, number: int) -> HttpResponseBase:
+        """A small JPEG of it."""
+        side = request.query_params.get("side", "256")
+        if side not in map(str, THUMBNAIL_SIDES):
+            allowed = ", ".join(map(str, THUMBNAIL_SIDES))
+            raise serializers.ValidationError({"side": [f"must be one of {allowed}"]})
+        name = self.image().file.name
+        return pictures.made(request, name, side, lambda: looks.thumbnail(name, int(side)))
+
+
+def _raise_if_all_failed(became: Sequence[gallery.Added | RecognitionError]) -> None:
+    failed = [one for one in became if isinstance(one, RecognitionError)]
+    if len(failed) < len(became):
+        return
+    if len(failed) == 1:
+        raise failed[0]
+    raise serializers.ValidationError(
+        {"images": {str(position): [error.message] for position, error in enumerate(failed)}}
+    )

@@ -1,0 +1,352 @@
+"""Questions and their answers: /catalogues/{key}/recognitions and /recognitions/{key}."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+from uuid import UUID
+
+import django_filters
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from recognition.api import pictures
+from recognition.api.base import (
+    ApiView,
+    BoxField,
+    Number,
+    ReadSerializer,
+    UploadView,
+    WriteSerializer,
+    form_json,
+)
+from recognition.api.idempotency import idempotent
+from recognition.api.permissions import InCatalogue
+from recognition.errors import Conflict
+from recognition.models import Detection, Match, RecognitionQuery, Role, State, Status, User
+from recognition.services import pictures as looks
+from recognition.services import queries
+
+MAX_BOXES = 300
+_ENDED = (State.DONE, State.FAILED)
+
+
+class MatchSerializer(serializers.ModelSerializer[Match]):
+    label = serializers.CharField(help_text="What it was called at that moment.")
+    score = serializers.FloatField(help_text="In the catalogue's metric.")
+    product = serializers.IntegerField(
+        source="product_id", allow_null=True, help_text="Null once it was removed."
+    )
+    image = serializers.IntegerField(
+        source="image.number",
+        default=None,
+        allow_null=True,
+        help_text="Number of its best reference image; null once that was removed.",
+    )
+    image_url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Match
+        fields = ["label", "score", "product", "image", "image_url"]
+
+    def get_image_url(self, match: Match) -> str | None:
+        if match.image is None:
+            return None
+        key = match.detection.query.catalogue.key
+        return reverse(
+            "api:image-thumbnail", [key, match.image.number], request=self.context["request"]
+        )
+
+
+class DetectionSerializer(serializers.ModelSerializer[Detection]):
+    box = BoxField(source="coordinate", help_text="In pixels of the upright picture.")
+    det_score = serializers.FloatField(help_text="0: nothing detected, this is all of it.")
+    matches = MatchSerializer(many=True)
+
+    class Meta:
+        model = Detection
+        fields = ["box", "det_score", "status", "matches"]
+
+
+class RecognitionSerializer(ReadSerializer):
+    """A question, and its answer once `state` is `done`; `error` tells why it `failed`."""
+
+    url = serializers.SerializerMethodField()
+    catalogue = serializers.UUIDField(source="catalogue.key")
+    asked_by = serializers.CharField(source="asked_by.username", default=None, allow_null=True)
+    boxes = serializers.ListField(child=BoxField(), allow_null=True)
+    answered_with = serializers.DictField(
+        help_text="Detector and feature model with their weights hashes, metric, search plan."
+    )
+    timings = serializers.DictField(
+        child=serializers.FloatField(), help_text="Milliseconds by stage."
+    )
+    detections = DetectionSerializer(many=True)
+    picture = serializers.SerializerMethodField()
+    annotated = serializers.SerializerMethodField()
+
+    class Meta:
+        model = RecognitionQuery
+        fields = [
+            "key",
+            "url",
+            "catalogue",
+            "state",
+            "error",
+            "asked_by",
+            "source_name",
+            "width",
+            "height",
+            "det_threshold",
+            "rec_threshold",
+            "top_k",
+            "per_product",
+            "boxes",
+            "catalogue_version",
+            "answered_with",
+            "timings",
+            "created_at",
+            "answered_at",
+            "detections",
+            "picture",
+            "annotated",
+        ]
+        read_only_fields = fields
+
+    def get_url(self, query: RecognitionQuery) -> str:
+        return self._address("api:recognition", query)
+
+    def get_picture(self, query: RecognitionQuery) -> str:
+        return self._address("api:recognition-picture", query)
+
+    def get_annotated(self, query: RecognitionQuery) -> str:
+        return self._address("api:recognition-annotated", query)
+
+    def _address(self, route: str, query: RecognitionQuery) -> str:
+        return reverse(route, [query.key], request=self.context["request"])
+
+
+class _Options(WriteSerializer):
+    det_threshold = Number(min_value=0, max_value=1, required=False, allow_null=True)
+    rec_threshold = Number(
+        min_value=-1,
+        max_value=4,
+        required=False,
+        allow_null=True,
+        help_text="In the catalogue's metric.",
+    )
+    top_k = serializers.IntegerField(
+        min_value=1, max_value=queries.MOST_TOP_K, required=False, allow_null=True
+    )
+    per_product = serializers.BooleanField(
+        default=True, help_text="One entry per product; false: every reference image."
+    )
+
+
+class AskJson(_Options):
+    """A picture in base64 or by URL. What is left out is the catalogue's own setting."""
+
+    image = serializers.CharField(
+        required=False, help_text="The file in base64, with or without `data:...;base64,`."
+    )
+    url = serializers.CharField(
+        required=False, max_length=4096, help_text="Where to get it, instead of `image`."
+    )
+    name = serializers.CharField(required=False, max_length=255, help_text="Of your file.")
+    boxes = serializers.ListField(
+        child=BoxField(),
+        required=False,
+        allow_null=True,
+        max_length=MAX_BOXES,
+        help_text="What to recognise, instead of detecting; empty: the whole picture.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("image" in attrs) == ("url" in attrs):
+            raise serializers.ValidationError("give either `image` or `url`")
+        return attrs
+
+
+class AskForm(_Options):
+    """A picture as a file. What is left out is the catalogue's own setting."""
+
+    image = serializers.FileField(allow_empty_file=True)
+    boxes = form_json(
+        serializers.ListField(child=BoxField(), max_length=MAX_BOXES),
+        "JSON `[[x1, y1, x2, y2], ...]`: what to recognise, instead of detecting.",
+        required=False,
+    )
+
+
+class RecognitionFilter(django_filters.FilterSet):
+    state = django_filters.MultipleChoiceFilter(choices=State.choices)
+    status = django_filters.MultipleChoiceFilter(
+        choices=Status.choices, method="with_status", label="Of any of its detections."
+    )
+    label = django_filters.CharFilter(method="with_label", label="Of any of its matches.")
+    created_after = django_filters.IsoDateTimeFilter(
+        field_name="created_at", lookup_expr="gte", label="Asked then or later (ISO 8601)."
+    )
+    created_before = django_filters.IsoDateTimeFilter(
+        field_name="created_at", lookup_expr="lt", label="Asked before (ISO 8601)."
+    )
+
+    class Meta:
+        model = RecognitionQuery
+        fields = ["state"]
+
+    def with_status(
+        self, queryset: QuerySet[RecognitionQuery], name: str, value: list[str]
+    ) -> QuerySet[RecognitionQuery]:
+        if not value:
+            return queryset
+        return queryset.filter(
+            Exists(Detection.objects.filter(query=OuterRef("pk"), status__in=value))
+        )
+
+    def with_label(
+        self, queryset: QuerySet[RecognitionQuery], name: str, value: str
+    ) -> QuerySet[RecognitionQuery]:
+        return queryset.filter(
+            Exists(Match.objects.filter(detection__query=OuterRef("pk"), label=value))
+        )
+
+
+def _whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
+    """With all that RecognitionSerializer reads, in three queries however many rows."""
+    matches = Match.objects.select_related("image")
+    return queryset.select_related("catalogue", "asked_by").prefetch_related(
+        Prefetch("detections__matches", queryset=matches)
+    )
+
+
+_WAIT = OpenApiParameter(
+    "wait",
+    {"type": "number", "minimum": 0},
+    description="Seconds to wait for the answer, at most SHITU_ANSWER_TIMEOUT of the site.",
+)
+
+
+def _seconds(request: Request) -> float:
+    """`?wait=`, 0 unless given; raises ValidationError for what is no number of seconds."""
+    text = request.query_params.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise serializers.ValidationError({"wait": ["must be a number of seconds, 0 or more"]})
+    return min(seconds, settings.SHITU_ANSWER_TIMEOUT)
+
+
+class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
+    """What was asked of a catalogue, newest first."""
+
+    serializer_class = RecognitionSerializer
+    queryset = RecognitionQuery.objects.none()
+    filterset_class = RecognitionFilter
+    ordering_fields = ["created_at"]
+    ordering = ["-pk"]
+
+    roles = {"create": Role.VIEWER}
+
+    def get_queryset(self) -> QuerySet[RecognitionQuery]:
+        return _whole(self.catalogue.queries.all())
+
+    @extend_schema(
+        operation_id="recognitions_ask",
+        parameters=[
+            _WAIT,
+            OpenApiParameter(
+                "Location",
+                str,
+                OpenApiParameter.HEADER,
+                response=[201, 202],
+                description="Its url.",
+            ),
+        ],
+        request={"multipart/form-data": AskForm, "application/json": AskJson},
+        responses={201: RecognitionSerializer, 202: RecognitionSerializer},
+    )
+    @idempotent
+    def create(self, request: Request, key: Any) -> Response:
+        """Ask what is in a picture.
+
+        201 with the answer when it came within `wait` seconds (`state` is `done` or `failed`),
+        else 202: ask the address in Location for it.
+        """
+        seconds = _seconds(request)
+        data = self.read(AskForm if self.is_form else AskJson)
+        names = ("det_threshold", "rec_threshold", "top_k", "per_product", "boxes")
+        name = data["image"].name if self.is_form else data.get("name") or data.get("url", "")
+        query = queries.submit(
+            self.catalogue,
+            pictures.received(data),
+            by=cast(User, request.user),
+            source_name=name or "",
+            options=queries.Options(**{name: data[name] for name in names if name in data}),
+        )
+        if seconds:
+            queries.wait(query, seconds)
+        shown = self.get_serializer(self.get_queryset().get(pk=query.pk)).data
+        ended = shown["state"] in _ENDED
+        return Response(shown, status=201 if ended else 202, headers={"Location": shown["url"]})
+
+
+class _Recognition(ApiView):
+    serializer_class = RecognitionSerializer
+    queryset = RecognitionQuery.objects.none()
+
+    def get_queryset(self) -> QuerySet[RecognitionQuery]:
+        return RecognitionQuery.objects.visible_to(self.request.user)
+
+    def query(self) -> RecognitionQuery:
+        return get_object_or_404(self.get_queryset(), key=self.kwargs["key"])
+
+
+class RecognitionView(_Recognition):
+    @extend_schema(operation_id="recognitions_retrieve", parameters=[_WAIT])
+    def retrieve(self, request: Request, key: UUID) -> Response:
+        """A question and its answer; with `wait`, as soon as it is there."""
+        query, seconds = self.query(), _seconds(request)
+        if seconds and query.state not in _ENDED:
+            queries.wait(query, seconds)
+        return Response(self.get_serializer(_whole(self.get_queryset()).get(pk=query.pk)).data)
+
+
+class RecognitionPictureView(_Recognition):
+    sparse = False
+
+    @extend_schema(
+        operation_id="recognitions_picture", responses={(200, "image/*"): OpenApiTypes.BINARY}
+    )
+    def retrieve(self, request: Request, key: UUID) -> HttpResponseBase:
+        """The picture asked about, upright."""
+        return pictures.stored(request, self.query().file.name)
+
+
+class RecognitionAnnotatedView(_Recognition):
+    sparse = False
+
+    @extend_schema(
+        operation_id="recognitions_annotated",
+        responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 409: None},
+    )
+    def retrieve(self, request: Request, key: UUID) -> HttpResponseBase:
+        """A JPEG of it with boxes and labels drawn in; 409 before there is an answer."""
+        query = self.query()
+        if query.state != State.DONE:
+            raise Conflict(
+                f"there is no answer to draw: this recognition is {query.get_state_display()}"
+            )
+        version = f"{query.answered_at:%s}" if query.answered_at else ""
+        return pictures.made(request, query.file.name, version, lambda: looks.annotated(query))

@@ -1,0 +1,89 @@
+"""Every address of the native API. `tests/api/test_access.py` holds who may use which."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from recognition.api import (
+    catalogues,
+    images,
+    jobs,
+    products,
+    recognitions,
+    request_id,  # noqa: F401  (sets X-Request-ID on every answer)
+)
+
+_LIST = {"get": "list"}
+_READ = {"get": "retrieve"}
+_LIST_CREATE = {"get": "list", "post": "create"}
+_READ_CHANGE_REMOVE = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
+
+_CATALOGUE = "v1/catalogues/<uuid:key>"
+_RECOGNITION = "v1/recognitions/<uuid:key>"
+
+app_name = "api"
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path(
+        "v1/catalogues",
+        catalogues.CatalogueListView.as_view(_LIST_CREATE),
+        name="catalogues",
+    ),
+    path(_CATALOGUE, catalogues.CatalogueView.as_view(_READ_CHANGE_REMOVE), name="catalogue"),
+    path(f"{_CATALOGUE}/statistics", catalogues.StatisticsView.as_view(_READ), name="statistics"),
+    path(f"{_CATALOGUE}/products", products.ProductListView.as_view(_LIST_CREATE), name="products"),
+    path(
+        f"{_CATALOGUE}/products/<int:pk>",
+        products.ProductView.as_view(_READ_CHANGE_REMOVE),
+        name="product",
+    ),
+    path(f"{_CATALOGUE}/images", images.ImageListView.as_view(_LIST_CREATE), name="images"),
+    path(
+        f"{_CATALOGUE}/images/remove",
+        images.ImagesRemoveView.as_view({"post": "create"}),
+        name="images-remove",
+    ),
+    path(
+        f"{_CATALOGUE}/images/retry",
+        images.ImagesRetryView.as_view({"post": "create"}),
+        name="images-retry",
+    ),
+    path(
+        f"{_CATALOGUE}/images/<int:number>",
+        images.ImageView.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="image",
+    ),
+    path(
+        f"{_CATALOGUE}/images/<int:number>/picture",
+        images.ImagePictureView.as_view(_READ),
+        name="image-picture",
+    ),
+    path(
+        f"{_CATALOGUE}/images/<int:number>/thumbnail",
+        images.ImageThumbnailView.as_view(_READ),
+        name="image-thumbnail",
+    ),
+    path(
+        f"{_CATALOGUE}/recognitions",
+        recognitions.RecognitionListView.as_view(_LIST_CREATE),
+        name="recognitions",
+    ),
+    path(_RECOGNITION, recognitions.RecognitionView.as_view(_READ), name="recognition"),
+    path(
+        f"{_RECOGNITION}/picture",
+        recognitions.RecognitionPictureView.as_view(_READ),
+        name="recognition-picture",
+    ),
+    path(
+        f"{_RECOGNITION}/annotated",
+        recognitions.RecognitionAnnotatedView.as_view(_READ),
+        name="recognition-annotated",
+    ),
+    path(f"{_CATALOGUE}/jobs", jobs.JobListView.as_view(_LIST), name="jobs"),
+    path(f"{_CATALOGUE}/jobs/<uuid:job>", jobs.JobView.as_view(_READ), name="job"),
+    path(
+        f"{_CATALOGUE}/jobs/<uuid:job>/lines", jobs.JobLineListView.as_view(_LIST), name="job-lines"
+    ),
+]

@@ -1,0 +1,95 @@
+"""Work that must not hurt this process: loading paddle, touching devices, exporting networks.
+
+`run` starts `python -m recognition.engine.child NAME ARGUMENTS...`, which calls one of the
+functions below and writes its answer as JSON to a file. Paddle prints to stdout and may abort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class ChildFailed(Exception):
+    """The child did not answer; the text is its last words."""
+
+
+def run(name: str, arguments: Sequence[str], *, timeout: float = 600) -> dict[str, Any]:
+    """The answer of the function called `name` below; raises ChildFailed.
+
+    `timeout` is in seconds.
+    """
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = Path(scratch, "answer.json")
+        command = [sys.executable, "-m", __name__, name, str(answer), *arguments]
+        try:
+            done = subprocess.run(  # noqa: S603  our own module, no shell
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ChildFailed(f"no answer within {timeout:.0f} seconds") from error
+        if done.returncode == 0:
+            result: dict[str, Any] = json.loads(answer.read_text())
+            return result
+        raise ChildFailed(_last_words(done))
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode < 0:
+        cause = f"the process was ended by {signal.Signals(-done.returncode).name}"
+        return f"{cause} ({lines[-1][:300]})" if lines else cause
+    if not lines:
+        return f"exit code {done.returncode}"
+    return re.sub(r"^recognition\.errors\.\w+: ", "", lines[-1])[:1000]
+
+
+def found_devices() -> dict[str, Any]:
+    """The devices that Paddle offers here, each as `kind:id`, beside `cpu`."""
+    from recognition.engine import ppshitu
+
+    return {"devices": ppshitu.found_devices()}
+
+
+def try_model(directory: str) -> dict[str, Any]:
+    """Load the model of a directory with a manifest on the CPU, self-test included."""
+    from recognition.engine import ppshitu, store
+    from recognition.engine.devices import Device
+
+    installed = store.read_manifest(Path(directory))
+    load = ppshitu.load_detector if installed.role == "detector" else ppshitu.load_embedder
+    network = load(installed, Device("cpu"))
+    return {"dimension": getattr(network, "dimension", None), "engine": network.engine}
+
+
+def export_starter(checkpoint: str, detector: str, embedder: str) -> dict[str, Any]:
+    """Write the starter models' files into two directories."""
+    from recognition.engine import starter_network
+
+    starter_network.export(Path(checkpoint), Path(detector), Path(embedder))
+    return {}
+
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    function.__name__: function for function in (found_devices, try_model, export_starter)
+}
+
+if __name__ == "__main__":
+    name, answer, *arguments = sys.argv[1:]
+    Path(answer).write_text(json.dumps(FUNCTIONS[name](*arguments)))

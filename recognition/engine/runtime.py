@@ -1,0 +1,210 @@
+"""The networks of one process: loaded at first use, on one device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from time import perf_counter
+
+import numpy as np
+
+from recognition.engine import devices, ppshitu
+from recognition.engine.devices import Device, parse_device
+from recognition.engine.registry import Role
+from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.types import Box, Detector, Embedder, Pixels, Vectors
+from recognition.errors import BadInput, ModelUnavailable
+
+EMBED_BATCH = 8  # pictures; on a CPU 8 are as fast as 1 each and 32 are slower
+
+LoadDetector = Callable[..., Detector]
+LoadEmbedder = Callable[..., Embedder]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is known of a network that is in memory; `seconds` is how long loading took."""
+
+    name: str
+    role: Role
+    digest: str
+    dimension: int | None
+    engine: str
+    device: str
+    threads: int
+    seconds: float
+
+
+def usable_cores() -> int:
+    """The number of cores this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Runtime:
+    """Detects and embeds with any installed model; each is loaded when it is first asked for.
+
+    `device` is one device in PaddleX's grammar; a worker process has one, so several ids are
+    refused. `threads` is the number of CPU threads of a network, None for as many as there are
+    cores this process may use. `engine` is `auto` or a name of `ppshitu.ENGINES`.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        device: Device | str = "cpu",
+        *,
+        threads: int | None = None,
+        engine: str = ppshitu.AUTO,
+        load_detector: LoadDetector = ppshitu.load_detector,
+        load_embedder: LoadEmbedder = ppshitu.load_embedder,
+    ) -> None:
+        self.store = store
+        self.device = parse_device(device) if isinstance(device, str) else device
+        if len(self.device.ids) > 1:
+            raise BadInput(
+                f"{self.device} names several devices, but a process works on one: start one "
+                f"worker for each of {', '.join(map(str, self.device.each()))}.",
+                field="device",
+            )
+        self.threads = usable_cores() if threads is None else threads
+        self.engine = engine
+        self._load_detector, self._load_embedder = load_detector, load_embedder
+        self._lock = RLock()
+        self._detectors: dict[str, Detector] = {}
+        self._embedders: dict[str, Embedder] = {}
+        self._loaded: dict[str, Loaded] = {}
+        self._probed = False
+
+    def detect(
+        self,
+        name: str,
+        pictures: Sequence[Pixels],
+        *,
+        threshold: float,
+        expected_digest: str | None = None,
+    ) -> list[list[Box]]:
+        """The boxes of each picture with score > `threshold` (0..1), by the detector `name`.
+
+        Raises ModelUnavailable (not installed, damaged, or another digest than expected),
+        DeviceUnavailable, EngineFailed.
+        """
+        return self._detector(name, expected_digest).detect(pictures, threshold=float(threshold))
+
+    def detect_or_whole(
+        self,
+        name: str | None,
+        pictures: Sequence[Pixels],
+        *,
+        threshold: float,
+        expected_digest: str | None = None,
+    ) -> list[list[Box]]:
+        """As `detect`, but a picture in which nothing is found is one box as a whole, score 0.
+
+        So does PaddleX's pipeline. With no detector (`name` None) every picture is.
+        """
+        if name is None:
+            return [[Box.whole(picture)] for picture in pictures]
+        found = self.detect(name, pictures, threshold=threshold, expected_digest=expected_digest)
+        return [
+            boxes or [Box.whole(picture)] for picture, boxes in zip(pictures, found, strict=True)
+        ]
+
+    def embed(
+        self,
+        name: str,
+        pictures: Sequence[Pixels],
+        *,
+        batch_size: int = EMBED_BATCH,
+        expected_digest: str | None = None,
+    ) -> Vectors:
+        """One unit vector per picture by the embedder `name`: (N, dimension) float32.
+
+        `batch_size` pictures go to the network together. Errors as `detect`.
+        """
+        if batch_size < 1:
+            raise BadInput(f"A batch of {batch_size} pictures: at least 1 is needed.")
+        embedder = self._embedder(name, expected_digest)
+        parts = [
+            embedder.embed(pictures[start : start + batch_size])
+            for start in range(0, len(pictures), batch_size)
+        ]
+        return np.concatenate(parts or [np.empty((0, embedder.dimension), np.float32)])
+
+    def warm_up(self, names: Iterable[str]) -> list[Loaded]:
+        """Load these models now; the self-test at loading is their first, slow run."""
+        for name in names:
+            role = self.store.get(name).role
+            if role == "detector":
+                self._detector(name, None)
+            else:
+                self._embedder(name, None)
+        return self.describe()
+
+    def describe(self) -> list[Loaded]:
+        """What is in memory, in the order it was loaded."""
+        return list(self._loaded.values())
+
+    def _detector(self, name: str, expected_digest: str | None) -> Detector:
+        with self._lock:
+            if name not in self._detectors:
+                installed = self._checked(name, "detector", expected_digest)
+                started = perf_counter()
+                network = self._load_detector(
+                    installed, self.device, threads=self.threads, engine=self.engine
+                )
+                self._detectors[name] = network
+                self._remember(installed, network.engine, None, started)
+            self._check_digest(name, self._loaded[name].digest, expected_digest)
+            return self._detectors[name]
+
+    def _embedder(self, name: str, expected_digest: str | None) -> Embedder:
+        with self._lock:
+            if name not in self._embedders:
+                installed = self._checked(name, "embedder", expected_digest)
+                started = perf_counter()
+                network = self._load_embedder(
+                    installed, self.device, threads=self.threads, engine=self.engine
+                )
+                self._embedders[name] = network
+                self._remember(installed, network.engine, network.dimension, started)
+            self._check_digest(name, self._loaded[name].digest, expected_digest)
+            return self._embedders[name]
+
+    def _checked(self, name: str, role: Role, expected_digest: str | None) -> InstalledModel:
+        """The installed model, whole and with the digest and role that are wanted."""
+        installed = self.store.get(name)
+        if installed.role != role:
+            raise BadInput(f"{name} is a {installed.role}, not a {role}.", field="name")
+        self._check_digest(name, installed.digest, expected_digest)
+        installed.verify()
+        if not self._probed:
+            devices.probe(self.device)
+            self._probed = True
+        return installed
+
+    def _remember(
+        self, installed: InstalledModel, engine: str, dimension: int | None, started: float
+    ) -> None:
+        self._loaded[installed.name] = Loaded(
+            name=installed.name,
+            role=installed.role,
+            digest=installed.digest,
+            dimension=dimension,
+            engine=engine,
+            device=str(self.device),
+            threads=self.threads,
+            seconds=round(perf_counter() - started, 3),
+        )
+
+    @staticmethod
+    def _check_digest(name: str, digest: str, expected: str | None) -> None:
+        if expected is not None and digest != expected:
+            raise ModelUnavailable(
+                f"The model {name} on this machine has other weights ({digest[:12]}) than the ones "
+                f"asked for ({expected[:12]}), so their vectors cannot be compared. Install those "
+                "weights here, or embed again with these."
+            )

@@ -1,0 +1,89 @@
+"""Reference pictures."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import PurePath
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
+from recognition.models.product import Product
+from recognition.models.work import Work, WorkQuerySet
+
+
+class BoxSource(models.TextChoices):
+    """Who said where the product is in the picture."""
+
+    NONE = "", _("none")
+    GIVEN = "given", _("given")
+    DETECTED = "detected", _("detected")
+
+
+class GalleryImageQuerySet(WorkQuerySet, InCatalogueQuerySet):
+    def with_catalogue(self) -> Self:
+        """With everything the embedding of these images needs, in one query."""
+        return self.select_related("catalogue__index__feature_model")
+
+
+def gallery_path(image: GalleryImage, filename: str) -> str:
+    """Random, spread over folders, and never the uploader's name."""
+    name = uuid.uuid4().hex
+    return f"gallery/{image.catalogue.key}/{name[:2]}/{name}{PurePath(filename).suffix}"
+
+
+class GalleryImage(Work):
+    """One reference picture of one product; its file never changes.
+
+    `number` is the vector id of PaddleX: small, stable, never reused in its catalogue.
+    `checksum` is the SHA-256 of the bytes that were uploaded. `box` is `[x1, y1, x2, y2]` in pixels.
+    """
+
+    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="images")
+    product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="images")
+    number = models.BigIntegerField(_("number"), editable=False)
+    file = models.FileField(_("file"), upload_to=gallery_path, max_length=255)
+    source_name = models.CharField(_("name of the upload"), max_length=255, blank=True, default="")
+    checksum = models.CharField(max_length=64, editable=False)
+    width = models.PositiveIntegerField(editable=False)
+    height = models.PositiveIntegerField(editable=False)
+    byte_size = models.PositiveIntegerField(editable=False)
+    box = models.JSONField(_("box"), null=True, blank=True)
+    box_source = models.CharField(
+        max_length=8, choices=BoxSource, default=BoxSource.NONE, blank=True, editable=False
+    )
+    added_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    objects = GalleryImageQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("gallery image")
+        verbose_name_plural = _("gallery images")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["product", "checksum"], name="image_once_per_product"
+            ),
+            models.UniqueConstraint(
+                fields=["catalogue", "number"], name="image_number_per_catalogue"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["catalogue", "id"],
+                name="image_unfinished",
+                condition=Q(state__in=["pending", "running"]),
+            ),
+            models.Index(fields=["catalogue", "state"], name="image_by_state"),
+            models.Index(fields=["catalogue", "checksum"], name="image_by_checksum"),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.source_name}".strip()

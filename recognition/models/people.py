@@ -1,0 +1,20 @@
+"""Who uses the platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib.auth.models import AbstractUser
+
+if TYPE_CHECKING:
+    from recognition.models.token import ApiToken
+
+
+class User(AbstractUser):
+    """A person or a machine account.
+
+    `token` is what this user signed in with for the request at hand, None for a session or a
+    command; the access rule in `CatalogueQuerySet` never grants more than the token does.
+    """
+
+    token: ApiToken | None = None

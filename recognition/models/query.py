@@ -1,0 +1,139 @@
+"""What somebody asked, and the answer they got."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import PurePath
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
+from recognition.models.gallery import GalleryImage
+from recognition.models.product import Product
+from recognition.models.vectors import FeatureModel
+from recognition.models.work import Work, WorkQuerySet
+
+
+class RecognitionQueryQuerySet(WorkQuerySet, InCatalogueQuerySet):
+    pass
+
+
+def query_path(query: RecognitionQuery, filename: str) -> str:
+    """Unguessable, and spread over folders by day-independent random key."""
+    return f"queries/{query.key.hex[:2]}/{query.key}{PurePath(filename).suffix}"
+
+
+class RecognitionQuery(Work):
+    """A picture somebody asked about, the options they gave, and what answered.
+
+    Options left null mean the catalogue's own settings. `timings` holds milliseconds by stage.
+    """
+
+    key = models.UUIDField(_("key"), default=uuid.uuid4, unique=True, editable=False)
+    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="queries")
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    file = models.FileField(_("file"), upload_to=query_path, max_length=255)
+    source_name = models.CharField(_("name of the upload"), max_length=255, blank=True, default="")
+    width = models.PositiveIntegerField(editable=False)
+    height = models.PositiveIntegerField(editable=False)
+
+    det_threshold = models.FloatField(null=True, blank=True)
+    rec_threshold = models.FloatField(null=True, blank=True)
+    top_k = models.PositiveSmallIntegerField(null=True, blank=True)
+    per_product = models.BooleanField(
+        default=True, help_text=_("one entry per product; off: PaddleX's raw list of images")
+    )
+    boxes = models.JSONField(
+        null=True, blank=True, help_text=_("boxes given by the caller; detection is skipped")
+    )
+
+    catalogue_version = models.BigIntegerField(null=True, editable=False)
+    feature_model = models.ForeignKey(
+        FeatureModel, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
+    )
+    answered_with = models.JSONField(
+        default=dict, editable=False, help_text=_("models, weights hashes, engine, device, plan")
+    )
+    timings = models.JSONField(default=dict, editable=False)
+    created_at = models.DateTimeField(_("asked"), auto_now_add=True)
+    answered_at = models.DateTimeField(_("answered"), null=True, editable=False)
+
+    objects = RecognitionQueryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("recognition")
+        verbose_name_plural = _("recognitions")
+        indexes = [
+            models.Index(
+                fields=["id"],
+                name="query_unfinished",
+                condition=Q(state__in=["pending", "running"]),
+            ),
+            models.Index(fields=["catalogue", "-id"], name="query_by_catalogue"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+class Status(models.TextChoices):
+    """What became of one detected region."""
+
+    MATCH = "match", _("match")
+    AMBIGUOUS = "ambiguous", _("ambiguous")
+    UNKNOWN = "unknown", _("unknown")
+
+
+class Detection(models.Model):
+    """One region of the picture. `det_score` is 0 when nothing was detected and it is all of it."""
+
+    query = models.ForeignKey(RecognitionQuery, on_delete=models.CASCADE, related_name="detections")
+    position = models.PositiveSmallIntegerField()
+    x1 = models.FloatField()
+    y1 = models.FloatField()
+    x2 = models.FloatField()
+    y2 = models.FloatField()
+    det_score = models.FloatField()
+    status = models.CharField(max_length=9, choices=Status)
+
+    class Meta:
+        ordering = ["query", "position"]
+        verbose_name = _("detection")
+        verbose_name_plural = _("detections")
+        constraints = [
+            models.UniqueConstraint(fields=["query", "position"], name="detection_position")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.position}: {self.status}"
+
+    @property
+    def coordinate(self) -> list[float]:
+        """`[x1, y1, x2, y2]` in pixels of the picture, right side up."""
+        return [self.x1, self.y1, self.x2, self.y2]
+
+
+class Match(models.Model):
+    """A product recognised in a detection. `label` is what it was called at that moment."""
+
+    detection = models.ForeignKey(Detection, on_delete=models.CASCADE, related_name="matches")
+    rank = models.PositiveSmallIntegerField()
+    product = models.ForeignKey(Product, on_delete=models.SET_NULL, null=True, related_name="+")
+    image = models.ForeignKey(GalleryImage, on_delete=models.SET_NULL, null=True, related_name="+")
+    label = models.CharField(max_length=255)
+    score = models.FloatField(help_text=_("in the catalogue's metric"))
+
+    class Meta:
+        ordering = ["detection", "rank"]
+        verbose_name = _("match")
+        verbose_name_plural = _("matches")
+        constraints = [models.UniqueConstraint(fields=["detection", "rank"], name="match_rank")]
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.score:.3f}"

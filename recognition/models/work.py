@@ -1,0 +1,108 @@
+"""The one life cycle of everything a worker must finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from recognition.errors import RecognitionError
+
+
+class State(models.TextChoices):
+    PENDING = "pending", _("pending")
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    FAILED = "failed", _("failed")
+
+
+class WorkQuerySet(models.QuerySet[Any]):
+    """Rows that workers share out among themselves, safely, however many there are."""
+
+    def waiting(self) -> Self:
+        """What nobody works on: pending, or running under a lease that ran out (worker killed)."""
+        return self.filter(
+            Q(state=State.PENDING) | Q(state=State.RUNNING, lease_until__lt=timezone.now())
+        )
+
+    def claim(self, limit: int) -> list[Any]:
+        """Take up to `limit` waiting rows, oldest first; no two workers ever get the same row.
+
+        The claim is a lease of `SHITU_LEASE_SECONDS`: a worker that dies gives its rows back by
+        doing nothing. A row whose lease ran out `SHITU_MAX_ATTEMPTS` times is failed, because it
+        may be the one that kills the workers.
+        """
+        with transaction.atomic():
+            rows = list(
+                self.waiting().order_by("pk").select_for_update(skip_locked=True, of=("self",))[
+                    :limit
+                ]
+            )
+            lease = timezone.now() + timedelta(seconds=settings.SHITU_LEASE_SECONDS)
+            taken, given_up = [], []
+            for row in rows:
+                (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
+            self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).update(
+                state=State.FAILED,
+                error=f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times at this picture",
+                lease_until=None,
+            )
+            self.model._default_manager.filter(pk__in=[row.pk for row in taken]).update(
+                state=State.RUNNING, lease_until=lease, attempts=F("attempts") + 1, error=""
+            )
+        for row in taken:
+            row.state, row.lease_until = State.RUNNING, lease
+        return taken
+
+
+class Work(models.Model):
+    """Something a worker must finish. A redelivered task may run it again."""
+
+    state = models.CharField(_("state"), max_length=8, choices=State, default=State.PENDING)
+    error = models.TextField(_("reason"), blank=True, default="")
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def set_state(self, state: State, *, error: str = "") -> None:
+        """Write the end of the work; the lease and the count of attempts go with it."""
+        self.state, self.error, self.lease_until = state, error, None
+        self.save(update_fields=["state", "error", "lease_until"])
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Done when the block ends, failed with the reason when it raises a named error.
+
+        No transaction is held: inference is slow. An unforeseen error fails the row too, in words
+        that do not leak, and goes on so that it is logged with its traceback.
+        """
+        try:
+            yield
+        except RecognitionError as error:
+            self.set_state(State.FAILED, error=error.message)
+        except BaseException as error:
+            self.set_state(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
+            raise
+        else:
+            self.set_state(State.DONE)
+
+
+def retry(rows: Sequence[Work] | models.QuerySet[Any]) -> int:
+    """Put failed work back to pending; returns how many rows that was."""
+    ids = [row.pk for row in rows]
+    if not ids:
+        return 0
+    model = type(rows[0])
+    return model._default_manager.filter(pk__in=ids, state=State.FAILED).update(
+        state=State.PENDING, error="", attempts=0, lease_until=None
+    )
+

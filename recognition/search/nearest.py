@@ -1,0 +1,333 @@
+# ruff: noqa: S608  (only our own whole numbers and conditions go into the text of a statement)
+"""The nearest gallery images of a vector, in one round trip for however many vectors.
+
+One statement answers every question put to it. All of it is read in one snapshot: the neighbours,
+their labels as they are now, and the catalogue's version they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from recognition.errors import EngineFailed
+from recognition.models import VectorIndex
+from recognition.search import filters, planner, wire
+from recognition.search.filters import Filter
+from recognition.search.planner import Kind, Plan
+from recognition.search.wire import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A gallery image near a question. `similarity` is the cosine, in [-1, 1]."""
+
+    image_id: int
+    number: int
+    product_id: int
+    label: str
+    similarity: float
+    view: int
+    catalogue_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Vectors (m, D), float32 of unit length, and where to look for their neighbours.
+
+    All `spaces` belong to the same feature model. `limit` results per vector, each another product,
+    or with `per_product` off each another image.
+    """
+
+    spaces: Sequence[VectorIndex]
+    vectors: Vectors
+    limit: int
+    per_product: bool = True
+    among: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Neighbours of each vector, best first, and the catalogue versions they were read at."""
+
+    neighbours: list[list[Neighbour]]
+    versions: dict[int, int]
+    plan: str
+
+
+def nearest(
+    spaces: Sequence[VectorIndex],
+    vectors: Vectors,
+    *,
+    limit: int,
+    per_product: bool = True,
+    among: Filter | None = None,
+    exact: bool = False,
+) -> Found:
+    """Up to `limit` neighbours of each row of `vectors` (m, D) in all of `spaces` together.
+
+    As many as exist come back, up to `limit`: a search that finds too few goes on until it has
+    them or has read everything. `exact` forbids the approximate index.
+
+    Raises EngineFailed when the vectors' dimension is not the spaces'.
+    """
+    return nearest_many([Question(spaces, vectors, limit, per_product, among)], exact=exact)[0]
+
+
+def nearest_many(questions: Sequence[Question], *, exact: bool = False) -> list[Found]:
+    """The answer to each question, all in one round trip (see `nearest`).
+
+    A second and at most a third round trip happen only when an index found too few products.
+    """
+    attempts = [0] * len(questions)
+    while True:
+        branches = [
+            branch
+            for i, question in enumerate(questions)
+            for branch in _branches(question, i, attempt=attempts[i], exact=exact)
+        ]
+        found, short = _ask(questions, branches)
+        if not short:
+            return found
+        # The others are asked again with them: one statement is one moment in time.
+        for i in short:
+            attempts[i] += 1
+
+
+def explain_many(questions: Sequence[Question], *, exact: bool = False) -> list[str]:
+    """The lines of EXPLAIN ANALYZE for the very statement that answers these questions first."""
+    branches = [
+        branch
+        for i, question in enumerate(questions)
+        for branch in _branches(question, i, attempt=0, exact=exact)
+    ]
+    sql, params = statement(questions, branches)
+    with wire.cursor() as cur:
+        cur.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql}", params)  # type: ignore[arg-type]
+        return [row[0] for row in cur.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """The part of one question that one scan answers: in one space, or in several exactly."""
+
+    question: int
+    vectors: int
+    spaces: tuple[int, ...]
+    catalogues: tuple[int, ...]
+    dimension: int
+    plan: Plan
+    limit: int
+    per_product: bool
+    among: Filter | None
+
+    @property
+    def key(self) -> str:
+        """What may appear only once among the results."""
+        return "product_id" if self.per_product else "image_id"
+
+    def condition(self) -> tuple[str, list[object]]:
+        """What makes the product `p` a possible answer, and its parameters."""
+        return self.among.sql() if self.among else ("p.is_active", [])
+
+
+def _branches(question: Question, position: int, *, attempt: int, exact: bool) -> list[_Branch]:
+    """One branch for each space with an index to use, and one for all the others together."""
+    together: dict[tuple[Plan, int | None], list[VectorIndex]] = {}
+    for space in question.spaces:
+        if space.feature_model.dimension != question.vectors.shape[1]:
+            raise EngineFailed(
+                f"the question has {question.vectors.shape[1]} dimensions and the vectors of "
+                f"{space.feature_model.name} have {space.feature_model.dimension}: a question must "
+                "be embedded by the model of the space it is asked in"
+            )
+        plan = planner.choose(
+            space,
+            limit=question.limit,
+            per_product=question.per_product,
+            share=filters.share(space.catalogue_id, question.among)
+            if question.among and space.index_name
+            else 1.0,
+            attempt=attempt,
+            exact=exact,
+        )
+        # An index belongs to one space; spaces that are read exactly are read together.
+        alone = space.pk if plan.kind is Kind.INDEXED else None
+        together.setdefault((plan, alone), []).append(space)
+    return [
+        _Branch(
+            position,
+            len(question.vectors),
+            tuple(sorted(space.pk for space in spaces)),
+            tuple(sorted({space.catalogue_id for space in spaces})),
+            question.vectors.shape[1],
+            plan,
+            question.limit,
+            question.per_product,
+            question.among or None,
+        )
+        for (plan, _), spaces in together.items()
+        if len(question.vectors)
+    ]
+
+
+def statement(
+    questions: Sequence[Question], branches: Sequence[_Branch]
+) -> tuple[str, list[object]]:
+    """The SQL that answers the questions by way of the branches, and its parameters."""
+    catalogues = sorted({space.catalogue_id for q in questions for space in q.spaces})
+    params: list[object] = []
+    for branch in branches:
+        params += wire.halves(questions[branch.question].vectors)
+        if branch.plan.kind is Kind.EXACT:
+            params += branch.condition()[1]
+    for branch in branches:
+        if branch.plan.kind is Kind.INDEXED:
+            params += branch.condition()[1]
+    return _text(tuple(catalogues), tuple(branches)), params
+
+
+@lru_cache(maxsize=512)
+def _text(catalogues: tuple[int, ...], branches: tuple[_Branch, ...]) -> str:
+    """Parameters first by branch (vectors, then the filter of an exact scan), then the filters of
+    indexed scans.
+
+    Rows are (vector, branch, image, number, product, label, distance, view, catalogue, candidates);
+    rows without a vector carry the version of a catalogue in `number`.
+    """
+    parts = [
+        "SELECT NULL::int AS vector, NULL::int AS branch, NULL::bigint AS image_id,"
+        " version AS number, NULL::bigint AS product_id, NULL::text AS label, NULL::float8 AS d,"
+        " NULL::smallint AS view, id AS catalogue_id, NULL::bigint AS candidates"
+        f" FROM recognition_catalogue WHERE id IN ({_literals(catalogues)})"
+    ]
+    ctes: list[str] = []
+    for at, branch in enumerate(branches):
+        ctes.append(f"q{at} AS MATERIALIZED ({_asked(branch)})")
+        if branch.plan.kind is Kind.EXACT:
+            ctes.append(f"k{at} AS MATERIALIZED ({_listed(branch)})")
+            # From the number of candidates an exact scan can tell whether it has seen everything.
+            candidates, counted = _exact(branch, f"k{at}"), "count(*) OVER ()"
+        else:
+            candidates, counted = _indexed(branch), "0::bigint"
+        parts.append(
+            f"SELECT q.vector, {at}, r.* FROM q{at} q CROSS JOIN LATERAL (SELECT * FROM ("
+            f"SELECT DISTINCT ON ({branch.key}) image_id, number, product_id, label, d, view,"
+            f" catalogue_id, {counted} AS candidates FROM ({candidates}) c"
+            f" ORDER BY {branch.key}, d, number, view) t ORDER BY d, number"
+            f" LIMIT {branch.limit:d}) r"
+        )
+    with_clause = f"WITH {', '.join(ctes)} " if ctes else ""
+    return with_clause + " UNION ALL ".join(parts)
+
+
+def _asked(branch: _Branch) -> str:
+    """The vectors of a branch; reading one from here sets how far the index is searched.
+
+    The settings are local to the transaction, and a scan that needs the vector cannot start before
+    they are made: so no second round trip, and nothing is left behind in the session.
+    """
+    cast = "halfvec" if branch.plan.kind is Kind.EXACT else f"halfvec({branch.dimension})"
+    values = ", ".join(f"({i}, %b::{cast})" for i in range(branch.vectors))
+    settings = "".join(
+        f", set_config('{name}', '{value}', true)" for name, value in branch.plan.settings
+    )
+    return f"SELECT vector, v{settings} FROM (VALUES {values}) t (vector, v)"
+
+
+def _listed(branch: _Branch) -> str:
+    """The images an exact scan keeps (filter) or leaves out (no filter: of inactive products)."""
+    condition = branch.condition()[0] if branch.among else "NOT p.is_active"
+    return (
+        "SELECT g.id FROM recognition_product p JOIN recognition_galleryimage g"
+        f" ON g.product_id = p.id WHERE p.catalogue_id IN ({_literals(branch.catalogues)})"
+        f" AND {condition}"
+    )
+
+
+def _exact(branch: _Branch, listed: str) -> str:
+    """Candidates by reading every vector of the branch's spaces.
+
+    Without a cast on `emb` no index of ours matches the expression: the scan is exact for sure.
+    """
+    limit = "" if branch.plan.candidates is None else f"ORDER BY d LIMIT {branch.plan.candidates}"
+    return (
+        "SELECT c.image_id, g.number, p.id AS product_id, p.label, c.d, c.view, p.catalogue_id"
+        " FROM (SELECT e.image_id, e.view, e.emb <#> q.v AS d FROM recognition_embedding e"
+        f" WHERE e.space_id IN ({_literals(branch.spaces)})"
+        f" AND e.image_id {'IN' if branch.among else 'NOT IN'} (SELECT id FROM {listed})"
+        f" {limit}) c JOIN recognition_galleryimage g ON g.id = c.image_id"
+        " JOIN recognition_product p ON p.id = g.product_id"
+    )
+
+
+def _indexed(branch: _Branch) -> str:
+    """Candidates in the order in which the space's own index brings them.
+
+    The expression under ORDER BY repeats the index's own, or PostgreSQL would not use it. OFFSET 0
+    keeps the look-up of product and filter behind the index scan, which then goes on until enough
+    have passed.
+    """
+    distance = f"e.emb::halfvec({branch.dimension}) <#> q.v"
+    return (
+        f"SELECT e.image_id, x.number, x.product_id, x.label, {distance} AS d, e.view,"
+        " x.catalogue_id FROM recognition_embedding e CROSS JOIN LATERAL ("
+        "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
+        " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
+        f" WHERE g.id = e.image_id AND {branch.condition()[0]} OFFSET 0) x"
+        f" WHERE e.space_id = {_literals(branch.spaces)}"
+        f" ORDER BY {distance} LIMIT {branch.plan.candidates}"
+    )
+
+
+def _literals(numbers: Sequence[int]) -> str:
+    return ", ".join(str(int(number)) for number in numbers)
+
+
+def _ask(
+    questions: Sequence[Question], branches: Sequence[_Branch]
+) -> tuple[list[Found], set[int]]:
+    """Answers, and the questions for which not enough was looked at."""
+    with wire.cursor() as cur:
+        cur.execute(*statement(questions, branches), binary=True)  # type: ignore[arg-type]
+        rows = cur.fetchall()
+    versions: dict[int, int] = {}
+    results: list[list[list[Neighbour]]] = [[[] for _ in q.vectors] for q in questions]
+    seen: dict[tuple[int, int], tuple[int, int]] = {}
+    for vector, at, image, number, product, label, distance, view, catalogue, candidates in rows:
+        if vector is None:
+            versions[catalogue] = number
+            continue
+        similarity = min(1.0, max(-1.0, -distance))  # half precision may overstep by 3e-5
+        results[branches[at].question][vector].append(
+            Neighbour(image, number, product, label, similarity, view, catalogue)
+        )
+        seen[at, vector] = (seen.get((at, vector), (0, 0))[0] + 1, candidates)
+    short = {
+        branch.question
+        for at, branch in enumerate(branches)
+        for vector in range(branch.vectors)
+        if not _complete(branch, *seen.get((at, vector), (0, 0)))
+    }
+    return [
+        Found(
+            [sorted(found, key=_best_first)[: question.limit] for found in results[i]],
+            {space.catalogue_id: versions[space.catalogue_id] for space in question.spaces},
+            "; ".join(sorted({str(b.plan) for b in branches if b.question == i})),
+        )
+        for i, question in enumerate(questions)
+    ], short
+
+
+def _best_first(neighbour: Neighbour) -> tuple[float, int, int]:
+    return -neighbour.similarity, neighbour.catalogue_id, neighbour.number
+
+
+def _complete(branch: _Branch, results: int, candidates: int) -> bool:
+    """Whether a scan found as many as were asked for, or has certainly seen everything."""
+    if results == branch.limit:
+        return True
+    if branch.plan.kind is Kind.INDEXED:  # it may have ended early
+        return False
+    return branch.plan.candidates is None or candidates < branch.plan.candidates

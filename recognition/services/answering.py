@@ -1,0 +1,293 @@
+"""Questions are answered: detect, crop, embed, search, rank, write. Runs in the workers."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from recognition import images, search
+from recognition.engine.types import Box, Pixels, Vectors
+from recognition.errors import ModelUnavailable, RecognitionError
+from recognition.models import (
+    Catalogue,
+    Detection,
+    GalleryImage,
+    Match,
+    Metric,
+    Product,
+    RecognitionQuery,
+    State,
+)
+from recognition.search.ranking import Ranked, rank
+from recognition.services import bell, files
+from recognition.services.runtime import get_runtime
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One question on its way through the worker."""
+
+    query: RecognitionQuery
+    pixels: Pixels
+    boxes: list[Box] = field(default_factory=list)
+    vectors: Vectors | None = None
+    ranked: list[Ranked] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.query.catalogue
+
+
+def answer_waiting() -> bool:
+    """Answer the waiting questions, several together; True when more may be waiting.
+
+    A question that cannot be answered fails alone, with its reason.
+    """
+    size = settings.SHITU_BATCH_SIZE
+    claimed: list[RecognitionQuery] = RecognitionQuery.objects.select_related(
+        "catalogue__index__feature_model"
+    ).claim(size)
+    if not claimed:
+        return False
+    asked = [one for one in map(_decode, claimed) if one is not None]
+    try:
+        _answer(asked)
+    except RecognitionError as error:
+        if isinstance(error, ModelUnavailable) or len(asked) == 1:
+            _fail([one.query for one in asked], error.message)
+        else:
+            log.warning("batch_failed_so_one_by_one", reason=error.message)
+            for one in asked:
+                try:
+                    _answer([one])
+                except RecognitionError as reason:
+                    _fail([one.query], reason.message)
+    bell.ring([query.key for query in claimed])
+    return len(claimed) == size
+
+
+def _decode(query: RecognitionQuery) -> _Asked | None:
+    started = time.perf_counter()
+    try:
+        asked = _Asked(query, images.decode(files.read(query.file.name)))
+    except RecognitionError as error:
+        _fail([query], error.message)
+    except OSError:
+        _fail([query], "its file is missing or unreadable; ask again")
+    else:
+        asked.timings["queue"] = max(
+            0.0, (timezone.now() - query.created_at).total_seconds() * 1e3
+        )
+        asked.timings["decode"] = (time.perf_counter() - started) * 1e3
+        return asked
+    return None
+
+
+def _answer(asked: Sequence[_Asked]) -> None:
+    """Detect, crop, embed, search, rank, write: each network and the database asked once."""
+    if not asked:
+        return
+    clock = _Clock(asked)
+    _detect(asked)
+    clock.lap("detect")
+    _embed(asked)
+    clock.lap("embed")
+    found = _search(asked)
+    clock.lap("search")
+    for one, answer in zip(asked, found, strict=True):
+        one.ranked = [_rank(one, neighbours) for neighbours in answer.neighbours]
+    clock.lap("rank")
+    _write(asked, found)
+
+
+class _Clock:
+    """Milliseconds of each stage, noted on every question of the batch."""
+
+    def __init__(self, asked: Sequence[_Asked]) -> None:
+        self._asked, self._last = asked, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        for one in self._asked:
+            one.timings[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def _detect(asked: Sequence[_Asked]) -> None:
+    """Boxes of every picture: the caller's, or detected, or the whole picture (score 0)."""
+    by_detector: dict[str, list[_Asked]] = defaultdict(list)
+    for one in asked:
+        if one.query.boxes is not None:
+            one.boxes = [Box(*box, 1.0) for box in one.query.boxes]
+        elif one.catalogue.detector:
+            by_detector[one.catalogue.detector].append(one)
+    for detector, group in by_detector.items():
+        thresholds = [_threshold(one) for one in group]
+        found = get_runtime().detect(
+            detector, [one.pixels for one in group], threshold=min(thresholds)
+        )
+        for one, boxes, threshold in zip(group, found, thresholds, strict=True):
+            kept = [box for box in boxes if box.score > threshold]
+            one.boxes = kept[: one.catalogue.max_detections]
+    for one in asked:
+        one.boxes = one.boxes or [Box.whole(one.pixels)]
+
+
+def _threshold(one: _Asked) -> float:
+    own = one.query.det_threshold
+    return float(one.catalogue.det_threshold if own is None else own)
+
+
+def _embed(asked: Sequence[_Asked]) -> None:
+    """Vectors of every box, one call for each feature model."""
+    by_model: dict[int, list[_Asked]] = defaultdict(list)
+    for one in asked:
+        by_model[one.catalogue.require_index().feature_model_id].append(one)
+    for group in by_model.values():
+        model = group[0].catalogue.require_index().feature_model
+        crops = [box.crop(one.pixels) for one in group for box in one.boxes]
+        vectors = get_runtime().embed(
+            model.name,
+            crops,
+            batch_size=settings.SHITU_BATCH_SIZE,
+            expected_digest=model.digest,
+        )
+        start = 0
+        for one in group:
+            one.vectors = vectors[start : start + len(one.boxes)]
+            start += len(one.boxes)
+
+
+def _search(asked: Sequence[_Asked]) -> list[search.Found]:
+    """Neighbours of every vector of every question, in one round trip."""
+    return search.nearest_many(
+        [
+            search.Question(
+                spaces=[one.catalogue.require_index()],
+                vectors=one.vectors,
+                limit=_top_k(one),
+                per_product=one.query.per_product,
+            )
+            for one in asked
+        ]
+    )
+
+
+def _top_k(one: _Asked) -> int:
+    return one.query.top_k or one.catalogue.top_k
+
+
+def _rank(one: _Asked, neighbours: Sequence[search.Neighbour]) -> Ranked:
+    metric = Metric(one.catalogue.require_index().metric)
+    own = one.query.rec_threshold
+    threshold = one.catalogue.rec_threshold if own is None else own
+    return rank(
+        neighbours,
+        metric=metric,
+        threshold=metric.default_threshold if threshold is None else threshold,
+        top_k=_top_k(one),
+        margin=one.catalogue.margin,
+    )
+
+
+def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
+    """Detections, matches and the end of the work, in one transaction for the whole batch."""
+    loaded = {model.name: asdict(model) for model in get_runtime().describe()}
+    detections: list[Detection] = []
+    matches: list[Match] = []
+    for one in asked:
+        for position, (box, ranked) in enumerate(zip(one.boxes, one.ranked, strict=True)):
+            detection = Detection(
+                query=one.query,
+                position=position,
+                x1=box.x1,
+                y1=box.y1,
+                x2=box.x2,
+                y2=box.y2,
+                det_score=box.score,
+                status=ranked.status,
+            )
+            detections.append(detection)
+            matches += [
+                Match(
+                    detection=detection,
+                    rank=place,
+                    product_id=match.product_id,
+                    image_id=match.image_id,
+                    label=match.label,
+                    score=match.score,
+                )
+                for place, match in enumerate(ranked.matches)
+            ]
+    now = timezone.now()
+    for one, answer in zip(asked, found, strict=True):
+        index = one.catalogue.require_index()
+        query = one.query
+        query.state, query.error, query.lease_until = State.DONE, "", None
+        query.catalogue_version = answer.versions[query.catalogue_id]
+        query.feature_model = index.feature_model
+        query.answered_at = now
+        query.timings = {stage: round(value, 2) for stage, value in one.timings.items()}
+        query.answered_with = {
+            "detector": loaded.get(one.catalogue.detector) if query.boxes is None else None,
+            "feature_model": loaded.get(index.feature_model.name),
+            "metric": index.metric,
+            "plan": str(answer.plan),
+        }
+    with transaction.atomic():
+        queries = [one.query for one in asked]
+        # A redelivered task answers again; what an earlier try wrote goes first.
+        Detection.objects.filter(query__in=queries).delete()
+        _forget_removed(matches)
+        Detection.objects.bulk_create(detections)
+        Match.objects.bulk_create(matches)
+        RecognitionQuery.objects.bulk_update(
+            queries,
+            [
+                "state",
+                "error",
+                "lease_until",
+                "catalogue_version",
+                "feature_model",
+                "answered_at",
+                "timings",
+                "answered_with",
+            ],
+        )
+
+
+def _forget_removed(matches: Sequence[Match]) -> None:
+    """Unlink what was removed between the search and this transaction; the label stays.
+
+    FOR KEY SHARE keeps the rest from being removed before the matches that point there are stored.
+    """
+    for model, name in ((Product, "product_id"), (GalleryImage, "image_id")):
+        ids = sorted({getattr(match, name) for match in matches})
+        if not ids:
+            continue
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id FROM {model._meta.db_table} WHERE id = ANY(%s) "  # noqa: S608
+                "ORDER BY id FOR KEY SHARE",
+                [ids],
+            )
+            there = {row[0] for row in cursor.fetchall()}
+        for match in matches:
+            if getattr(match, name) not in there:
+                setattr(match, name, None)
+
+
+def _fail(rows: Sequence[RecognitionQuery], reason: str) -> None:
+    RecognitionQuery.objects.filter(pk__in=[row.pk for row in rows]).update(
+        state=State.FAILED, error=reason, lease_until=None
+    )

@@ -1,0 +1,193 @@
+"""Catalogues: made, found, changed, removed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Count, Q, Sum
+
+from recognition import search
+from recognition.errors import BadInput, Conflict, NotFound, RoleTooLow
+from recognition.models import (
+    Catalogue,
+    Embedding,
+    GalleryImage,
+    IndexType,
+    Membership,
+    Metric,
+    Role,
+    State,
+    User,
+    VectorIndex,
+)
+from recognition.services import feature_models, files
+
+
+def require(user: User | AnonymousUser, key: uuid.UUID, role: Role) -> Catalogue:
+    """The catalogue with that key, in which `user`, signed in as they are, has `role` or higher.
+
+    Raises NotFound for an outsider, who learns nothing, and RoleTooLow naming the role for others.
+    """
+    rows = Catalogue.objects.select_related("index__feature_model", "owner").filter(key=key)
+    catalogue = rows.visible_to(user).first()
+    if catalogue is None:
+        raise NotFound(f"there is no catalogue {key} among those you may see")
+    if role != Role.VIEWER and not rows.with_role(user, role).exists():
+        raise RoleTooLow(
+            f"this needs the role {role.value} in the catalogue “{catalogue.name}”, and a token "
+            "that allows it; ask one of its managers"
+        )
+    return catalogue
+
+
+def require_may_create(user: User) -> None:
+    """Raises RoleTooLow unless `user`, signed in as they are, may make catalogues.
+
+    Everybody may; a token only if it is one for managers of all its user's catalogues, because
+    whoever makes a catalogue manages it.
+    """
+    token = user.token
+    if token is not None and (token.role != Role.MANAGER or token.catalogues.exists()):
+        raise RoleTooLow(
+            "this needs a token with the role manager that is not limited to some catalogues"
+        )
+
+
+def create(
+    name: str,
+    *,
+    owner: User,
+    feature_model: str | None = None,
+    detector: str | None = None,
+    metric: str = Metric.IP,
+    index_type: str = IndexType.HNSW32,
+    **options: Any,
+) -> Catalogue:
+    """Make an empty catalogue with its search space; `owner` becomes its first manager.
+
+    `options` are fields of Catalogue (crop_policy, det_threshold, rec_threshold, top_k ...).
+    Raises BadInput naming the field, Conflict when the owner has one of that name already,
+    ModelUnavailable when a model is not installed, RoleTooLow for a token that does not allow it.
+    """
+    require_may_create(owner)
+    model = feature_models.installed(feature_model or settings.SHITU_FEATURE_MODEL)
+    detector = settings.SHITU_DETECTOR if detector is None else detector
+    feature_models.require_detector(detector)
+    _check_choice("metric", metric, Metric.values)
+    _check_choice("index_type", index_type, IndexType.values)
+    catalogue = Catalogue(name=name.strip(), owner=owner, detector=detector, **options)
+    check(catalogue)
+    try:
+        with transaction.atomic():
+            catalogue.save()
+            catalogue.index = VectorIndex.objects.create(
+                catalogue=catalogue, feature_model=model, metric=metric, index_type=index_type
+            )
+            catalogue.save(update_fields=["index"])
+            Membership.objects.create(user=owner, catalogue=catalogue, role=Role.MANAGER)
+    except IntegrityError as error:
+        raise Conflict(
+            f"{owner} already has a catalogue named “{catalogue.name}”; choose another name",
+            field="name",
+        ) from error
+    return catalogue
+
+
+def change(catalogue: Catalogue, **options: Any) -> Catalogue:
+    """Change settings of a catalogue; the very next answer follows them.
+
+    `metric` changes how scores are expressed (vectors have unit length, so no vector moves).
+    Raises BadInput naming the field, Conflict for a name the owner already uses.
+    """
+    metric = options.pop("metric", None)
+    for field, value in options.items():
+        setattr(catalogue, field, value)
+    if "detector" in options:
+        feature_models.require_detector(catalogue.detector)
+    if metric is not None:
+        _check_choice("metric", metric, Metric.values)
+    check(catalogue)
+    try:
+        with transaction.atomic():
+            catalogue.save(update_fields=[*options, "changed_at"])
+            if metric is not None:
+                VectorIndex.objects.filter(pk=catalogue.require_index().pk).update(metric=metric)
+                catalogue.require_index().metric = metric
+            catalogue.touch()
+    except IntegrityError as error:
+        raise Conflict(
+            f"the owner already has a catalogue named “{catalogue.name}”", field="name"
+        ) from error
+    return catalogue
+
+
+def check(catalogue: Catalogue) -> None:
+    """Validate all fields; raises BadInput for the first one that is wrong."""
+    try:
+        catalogue.clean_fields(exclude=["owner", "index"])
+    except ValidationError as error:
+        field, messages = next(iter(error.message_dict.items()))
+        raise BadInput(f"{field}: {' '.join(messages)}", field=field) from error
+
+
+def find(text: str, *, user: User | None = None) -> Catalogue:
+    """The catalogue with that key or name, among those `user` may see (all of them for None).
+
+    Raises NotFound, or Conflict naming the keys when several owners use the name.
+    """
+    rows = Catalogue.objects.select_related("index__feature_model")
+    if user is not None:
+        rows = rows.visible_to(user)
+    try:
+        found = list(rows.filter(key=uuid.UUID(text)))
+    except ValueError:
+        found = list(rows.filter(name=text)[:6])
+    if not found:
+        raise NotFound(f"there is no catalogue “{text}”", field="catalogue")
+    if len(found) > 1:
+        keys = ", ".join(f"{row.key} (of {row.owner})" for row in found)
+        raise Conflict(f"several catalogues are named “{text}”: {keys}", field="catalogue")
+    return found[0]
+
+
+def statistics(catalogue: Catalogue) -> dict[str, Any]:
+    """What is in a catalogue, counted now: products, images by state, vectors, bytes, index."""
+    index = catalogue.require_index()
+    counted = catalogue.images.aggregate(
+        byte_size=Sum("byte_size", default=0),
+        **{state.value: Count("pk", filter=Q(state=state)) for state in State},
+    )
+    return {
+        "products": catalogue.products.count(),
+        "images": {state.value: counted[state.value] for state in State},
+        "vectors": Embedding.objects.filter(space=index).count(),
+        "bytes": counted["byte_size"],
+        "index": {
+            "state": index.state,
+            "type": index.index_type,
+            "metric": index.metric,
+            "built_with": index.built_with,
+            "build_error": index.build_error,
+        },
+        "version": catalogue.version,
+    }
+
+
+@transaction.atomic
+def remove(catalogue: Catalogue) -> None:
+    """Remove a catalogue with everything in it; its files follow after the commit."""
+    names = GalleryImage.objects.filter(catalogue=catalogue).values_list("file", flat=True)
+    files.remove_on_commit([*names, *catalogue.queries.values_list("file", flat=True)])
+    for space in catalogue.spaces.all():
+        search.remove_space(space)
+    catalogue.delete()
+
+
+def _check_choice(field: str, value: str, allowed: list[str]) -> None:
+    if value not in allowed:
+        raise BadInput(f"{field} “{value}” is not one of {', '.join(allowed)}", field=field)

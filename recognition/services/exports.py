@@ -1,0 +1,245 @@
+"""A catalogue as one ZIP: what PaddleX reads, and what this platform needs to restore all of it.
+
+    gallery.txt       `images/12.jpg label`, as PaddleX has it
+    images/           the pictures, named by their vector ids
+    catalogue.json    settings, products, images (boxes, ids); one object a line
+    embeddings.npy    if asked for: (N, D) float16, as the database keeps them
+    embeddings.json   what made them: model, weights hash, preprocessing
+
+`recognition/services/imports/site_archive.py` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import IO, Any, BinaryIO, Final
+
+import numpy as np
+from django.core.files.base import File
+from django.core.files.storage import default_storage
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
+from django.forms.models import model_to_dict
+
+from recognition import tasks
+from recognition.gallery_list import write_gallery_list
+from recognition.models import Catalogue, Embedding, GalleryImage, Job, Product, User
+from recognition.models.job import job_path
+from recognition.services import files
+from recognition.services.imports.site_archive import (
+    CATALOGUE,
+    CATALOGUE_FIELDS,
+    EMBEDDINGS,
+    FORMAT,
+    NOT_PRODUCT_FIELDS,
+    SPACE_FIELDS,
+    VECTORS,
+    VERSION,
+)
+from recognition.services.jobs import Lease, Progress
+
+_BATCH: Final = 500
+Written = Callable[[int, int], object]
+"""Called with how many images are written and how many there are."""
+
+
+def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) -> Job:
+    """Queue an export; when the job is done its `file` is the ZIP."""
+    with transaction.atomic():
+        job = Job.objects.create(
+            catalogue=catalogue,
+            kind=Job.Kind.EXPORT,
+            started_by=by,
+            source_name=f"{catalogue.name}.zip",
+            options={"embeddings": embeddings},
+        )
+        tasks.wake(tasks.run_job, job.pk)
+    return job
+
+
+def run(job: Job, lease: Lease, progress: Progress) -> None:
+    """Write the ZIP of an export job. One that was killed begins again; only the end counts."""
+
+    def written(done: int, total: int) -> None:
+        job.done, job.total = done, total
+        lease.renew_if_old()
+        Job.objects.filter(pk=job.pk).update(done=done, total=total)
+        progress(job)
+
+    with tempfile.TemporaryFile() as file, files.storing() as stored:
+        write(job.catalogue, file, embeddings=job.options["embeddings"], written=written)
+        file.seek(0)
+        name = default_storage.save(job_path(job, "x.zip"), File(file))
+        stored.append(name)
+        lease.renew(file=name)
+
+
+def write(
+    catalogue: Catalogue,
+    target: BinaryIO,
+    *,
+    embeddings: bool = False,
+    written: Written = lambda done, total: None,
+) -> int:
+    """Write the ZIP into `target` (a seekable file), in bounded memory; returns how many images.
+
+    An image that is removed meanwhile is left out everywhere; one that is added meanwhile may be
+    in it or not.
+    """
+    with ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED))
+        parts = _Parts(stack, embeddings)
+        total = catalogue.images.count()
+        for batch in _batches(catalogue):
+            vectors = _vectors(catalogue, batch) if embeddings else {}
+            for image in batch:
+                path = f"images/{image.number}{PurePosixPath(image.file.name).suffix}"
+                if _copy_picture(image, path, archive):
+                    parts.add(image, path, vectors.get(image.pk, {}))
+            written(parts.images, max(total, parts.images))
+        parts.finish(catalogue, archive)
+    return parts.images
+
+
+@dataclass
+class _Parts:
+    """The lists that grow with the pictures, on disk until the pictures are in the archive."""
+
+    stack: ExitStack
+    with_vectors: bool
+    images: int = 0
+    rows: int = 0
+    gallery: IO[bytes] = field(init=False)
+    described: IO[bytes] = field(init=False)
+    vectors: IO[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gallery, self.described, self.vectors = (
+            self.stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)  # noqa: SIM115
+        )
+
+    def add(self, image: GalleryImage, path: str, vectors: dict[int, Any]) -> None:
+        label = image.product.label
+        self.gallery.writelines(write_gallery_list([(path, label)]))
+        self.described.write(b",\n" if self.images else b"\n")
+        self.described.write(
+            _json(
+                {
+                    "path": path,
+                    "label": label,
+                    "number": image.number,
+                    "box": image.box,
+                    "box_source": image.box_source,
+                    "source_name": image.source_name,
+                    "checksum": image.checksum,
+                    "vectors": sorted(vectors),
+                }
+            )
+        )
+        for view in sorted(vectors):
+            self.vectors.write(vectors[view].tobytes())
+            self.rows += 1
+        self.images += 1
+
+    def finish(self, catalogue: Catalogue, archive: zipfile.ZipFile) -> None:
+        _append(archive, "gallery.txt", self.gallery)
+        with archive.open(CATALOGUE, "w", force_zip64=True) as out:
+            for piece in _head(catalogue, self.images):
+                out.write(piece)
+            self.described.seek(0)
+            shutil.copyfileobj(self.described, out)
+            out.write(b"\n]}\n")
+        if self.with_vectors:
+            manifest = _manifest(catalogue, self.rows)
+            archive.writestr(EMBEDDINGS, json.dumps(manifest, indent=2, ensure_ascii=False))
+            with archive.open(VECTORS, "w", force_zip64=True) as out:
+                shape = (self.rows, manifest["dimension"])
+                np.lib.format.write_array_header_1_0(
+                    out, {"descr": "<f2", "fortran_order": False, "shape": shape}
+                )
+                self.vectors.seek(0)
+                shutil.copyfileobj(self.vectors, out)
+
+
+def _batches(catalogue: Catalogue) -> Iterator[list[GalleryImage]]:
+    """All images by vector id, a batch at a time; no transaction is held between them."""
+    last = -1
+    rows = GalleryImage.objects.filter(catalogue=catalogue).select_related("product")
+    while batch := list(rows.filter(number__gt=last).order_by("number")[:_BATCH]):
+        yield batch
+        last = batch[-1].number
+
+
+def _vectors(catalogue: Catalogue, batch: Sequence[GalleryImage]) -> dict[int, dict[int, Any]]:
+    """Image id -> view -> its vector as float16 (D,), bit by bit as stored."""
+    found: dict[int, dict[int, Any]] = {}
+    for image_id, view, vector in Embedding.objects.filter(
+        space=catalogue.require_index(), image__in=batch
+    ).values_list("image_id", "view", "emb"):
+        found.setdefault(image_id, {})[view] = vector.to_numpy().astype("<f2")
+    return found
+
+
+def _copy_picture(image: GalleryImage, path: str, archive: zipfile.ZipFile) -> bool:
+    """Put the picture into the archive; False when the image was removed meanwhile."""
+    try:
+        data = files.read(image.file.name)
+    except FileNotFoundError:
+        if GalleryImage.objects.filter(pk=image.pk).exists():
+            raise  # its row promises a file
+        return False
+    info = zipfile.ZipInfo(path, image.created_at.timetuple()[:6])
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, data, zipfile.ZIP_STORED)  # pictures do not shrink
+    return True
+
+
+def _head(catalogue: Catalogue, images: int) -> Iterator[bytes]:
+    """Everything of catalogue.json before the images."""
+    space = catalogue.require_index()
+    own = model_to_dict(catalogue, CATALOGUE_FIELDS)
+    own |= {name: getattr(space, name) for name in SPACE_FIELDS}
+    own |= {"feature_model": space.feature_model.name, "digest": space.feature_model.digest}
+    products = catalogue.products.order_by("pk")
+    counts = {"products": products.count(), "images": images}
+    yield b'{"format": %b, "version": %d,\n' % (_json(FORMAT), VERSION)
+    yield b'"catalogue": %b,\n"counts": %b,\n"products": [' % (_json(own), _json(counts))
+    names = [
+        one.attname
+        for one in Product._meta.concrete_fields
+        if one.name not in NOT_PRODUCT_FIELDS and not one.is_relation
+    ]
+    for position, product in enumerate(products.values(*names).iterator(chunk_size=1000)):
+        yield (b",\n" if position else b"\n") + _json(product)
+    yield b'\n],\n"images": ['
+
+
+def _manifest(catalogue: Catalogue, rows: int) -> dict[str, Any]:
+    model = catalogue.require_index().feature_model
+    return {
+        "model": model.name,
+        "digest": model.digest,
+        "dimension": model.dimension,
+        "preprocessing": model.preprocessing,
+        "crop_policy": catalogue.crop_policy,
+        "detector": catalogue.detector,
+        "rows": rows,
+        "order": "as the images in catalogue.json, and their “vectors” (0 whole, 1 main body)",
+    }
+
+
+def _append(archive: zipfile.ZipFile, name: str, file: IO[bytes]) -> None:
+    file.seek(0)
+    with archive.open(name, "w", force_zip64=True) as out:
+        shutil.copyfileobj(file, out)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False).encode()

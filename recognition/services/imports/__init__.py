@@ -1,0 +1,124 @@
+"""Bulk import: started here, run as jobs (`recognition/services/jobs.py`).
+
+Formats: a gallery list with its pictures as PaddleX has it, a folder for every label, a CSV or
+XLSX manifest, Google Product Search's bulk CSV, and an export of this platform; as a ZIP, or as a
+folder of this machine for commands. `formats.py` tells them apart by what is in them.
+
+- `lines`      what every reader gives
+- `places`     folders and ZIP files, judged before they are opened
+- `paddlex`, `folders`, `manifest` with `columns` and `google`, `site_archive`   the readers
+- `runner`     the run itself
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from django.core.files.base import File
+from django.core.files.storage import default_storage
+from django.db import transaction
+
+from recognition import tasks
+from recognition.models import Catalogue, GalleryImage, Job, State, User
+from recognition.models.job import LOCAL_PATH, job_path
+from recognition.services import files, gallery
+from recognition.services.imports.formats import LABELS, archive_head
+from recognition.services.imports.lines import printable
+
+__all__ = ["archive_head", "remove_others", "start", "start_here"]
+
+
+def start(
+    catalogue: Catalogue,
+    source: BinaryIO,
+    *,
+    by: User | None,
+    name: str = "",
+    dry_run: bool = False,
+) -> Job:
+    """Store an upload and queue its import; what is wrong with it will be in the job.
+
+    `name` is what the uploader calls it. With `dry_run` every line is judged and nothing is added.
+    """
+    job = Job(
+        catalogue=catalogue,
+        kind=Job.Kind.IMPORT,
+        started_by=by,
+        source_name=printable(name)[:255],
+        dry_run=dry_run,
+    )
+    with files.storing() as stored, transaction.atomic():
+        job.file.name = default_storage.save(job_path(job, name), File(source))
+        stored.append(job.file.name)
+        job.save(force_insert=True)
+        tasks.wake(tasks.run_job, job.pk)
+    return job
+
+
+def start_here(
+    catalogue: Catalogue,
+    path: Path,
+    *,
+    by: User | None,
+    labels: Path | None = None,
+    dry_run: bool = False,
+) -> Job:
+    """The job of importing a folder or file of this machine, for `jobs.run_here`.
+
+    No worker touches it. When such an import of the same, unchanged source was interrupted, that
+    job comes back, its failed lines ready to be tried again. `labels` is the list of a folder.
+    """
+    path, labels = path.resolve(), labels.resolve() if labels else None
+    options = {LOCAL_PATH: str(path), LABELS: str(labels) if labels else None}
+    options["unchanged"] = _fingerprint(labels or path)
+    mine = Job.objects.filter(
+        catalogue=catalogue, kind=Job.Kind.IMPORT, dry_run=dry_run, options__path=str(path)
+    ).unfinished()
+    from recognition.services import jobs
+
+    for job in mine:
+        if job.options == options:
+            jobs.forget_errors(job)
+            job.refresh_from_db()
+            return job
+    mine.update(state=State.FAILED, error="interrupted, and its source has changed since")
+    return Job.objects.create(
+        catalogue=catalogue,
+        kind=Job.Kind.IMPORT,
+        started_by=by,
+        source_name=printable(str(labels or path))[-255:],
+        options=options,
+        dry_run=dry_run,
+    )
+
+
+def remove_others(job: Job) -> tuple[int, int]:
+    """Make the catalogue hold exactly what a finished import named.
+
+    Removes the images that no line of `job` has, then products left without any. Returns how many
+    of each.
+    """
+    catalogue = job.catalogue
+    removed = 0
+    others = GalleryImage.objects.filter(catalogue=catalogue).exclude(
+        pk__in=job.lines.filter(image__isnull=False).values("image_id")
+    )
+    while batch := list(others.order_by("pk")[:500]):
+        removed += gallery.remove_images(catalogue, batch)
+    empty = catalogue.products.filter(images__isnull=True)
+    with transaction.atomic():
+        count = empty.count()
+        if count:
+            empty.delete()
+            catalogue.touch()
+    return removed, count
+
+
+def _fingerprint(path: Path) -> list[int] | None:
+    """Size and time of a file; None for a folder, whose files may come and go."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return None if path.is_dir() else [found.st_size, found.st_mtime_ns]

@@ -1,0 +1,179 @@
+"""The columns of a manifest: what each is called, and where it goes. The only place that knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from recognition.errors import BadInput
+from recognition.models import Product
+
+_TRUE: Final = {"1", "true", "yes", "y", "是"}
+_FALSE: Final = {"0", "false", "no", "n", "否"}
+_NUMBER: Final = r"[-+]?\d+(?:\.\d+)?"
+_BOX: Final = re.compile(rf"[\[(]?\s*({_NUMBER}(?:[\s,;]+{_NUMBER})*)\s*[\])]?")
+
+
+@dataclass(slots=True)
+class Cells:
+    """The cells of one row, understood."""
+
+    label: str = ""
+    image: str = ""
+    box: list[float] | None = None
+    product: dict[str, Any] = field(default_factory=dict)
+
+
+def text(cell: str) -> str:
+    return cell
+
+
+def truth(cell: str) -> bool:
+    """yes or no. Raises BadInput."""
+    word = cell.casefold()
+    if word not in _TRUE | _FALSE:
+        raise BadInput(f"“{cell}” is neither yes nor no")
+    return word in _TRUE
+
+
+def box(cell: str) -> list[float]:
+    """`x1,y1,x2,y2` in pixels, in any usual writing. Raises BadInput."""
+    corners = _numbers(cell)
+    if len(corners) != 4:
+        raise BadInput(f"“{cell}” is no box; write x1,y1,x2,y2 in pixels", field="box")
+    return corners
+
+
+def around(cell: str) -> list[float]:
+    """The box around a polygon `x1,y1,x2,y2,...` in pixels. Raises BadInput."""
+    corners = _numbers(cell)
+    if len(corners) < 4 or len(corners) % 2:
+        raise BadInput(f"“{cell}” is no polygon; write x1,y1,x2,y2,... in pixels", field="box")
+    across, down = corners[::2], corners[1::2]
+    return [min(across), min(down), max(across), max(down)]
+
+
+def value(cell: str) -> Any:
+    """An attribute: a number, true, false or null as JSON writes it, otherwise the text itself."""
+    try:
+        parsed = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    plain = isinstance(parsed, bool | int) or (isinstance(parsed, float) and abs(parsed) < 1e308)
+    # 007 is no JSON and 1e400 no number; what would not come back as it was written stays text
+    return parsed if plain and len(cell) <= 30 else cell
+
+
+def _numbers(cell: str) -> list[float]:
+    found = _BOX.fullmatch(cell.strip())
+    return [float(number) for number in re.findall(_NUMBER, found[1])] if found else []
+
+
+PRODUCT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "sku": ("sku", text),
+    "barcode": ("barcode", text),
+    "category": ("category", text),
+    "description": ("description", text),
+    "price": ("price", text),
+    "currency": ("currency", text),
+    "active": ("is_active", truth),
+}
+"""Column -> field of Product, and how a cell is read. A field that Product does not have is not
+stored, and the report says so."""
+
+PRODUCT_MAPS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "names.": ("names", text),
+    "attributes.": ("attributes", value),
+}
+"""Prefix of columns -> field of Product that holds a JSON object."""
+
+ELSEWHERE: Final = ("external_id",)
+"""Columns that identify rather than describe; a product is identified by its label."""
+
+ALIASES: Final[Mapping[str, str]] = {
+    "product": "label",
+    "name": "label",
+    "image_path": "image",
+    "image_uri": "image",
+    "image_url": "image",
+    "path": "image",
+    "url": "image",
+    "file": "image",
+    "bbox": "box",
+    "product_id": "external_id",
+    "is_active": "active",
+}
+
+
+def canonical(header: str) -> str:
+    """A column's name as the tables have it: lower case, `_`, aliases replaced."""
+    header = header.strip()
+    for prefix in PRODUCT_MAPS:
+        if header.casefold().startswith(prefix):  # the key itself keeps its case
+            return prefix + header[len(prefix) :].strip()
+    name = re.sub(r"[\s_-]+", "_", header.casefold())
+    return ALIASES.get(name, name)
+
+
+def is_known(column: str) -> bool:
+    """Whether a canonical name says something to us, stored or not."""
+    return column in ("label", "image", "box", *ELSEWHERE, *PRODUCT) or _map_of(column) is not None
+
+
+def not_stored(columns: Sequence[str]) -> list[str]:
+    """Which of these canonical names have no place to go."""
+    return [column for column in columns if column and not _goes_somewhere(column)]
+
+
+def understand(columns: Sequence[str], row: Sequence[str]) -> Cells:
+    """The cells of one row below these canonical columns; empty cells say nothing.
+
+    Raises BadInput naming the column.
+    """
+    if any(cell.strip() for cell in row[len(columns) :]):
+        raise BadInput(f"it has {len(row)} cells, more than the {len(columns)} columns")
+    cells = Cells()
+    for column, cell in zip(columns, row, strict=False):
+        cell = cell.strip()
+        if not cell or not _goes_somewhere(column):
+            continue
+        try:
+            _put(cells, column, cell)
+        except BadInput as error:
+            raise BadInput(f"{column}: {error.message}", field=column) from error
+    return cells
+
+
+def _put(cells: Cells, column: str, cell: str) -> None:
+    if column == "label":
+        cells.label = cell
+    elif column == "image":
+        cells.image = cell
+    elif column == "box":
+        cells.box = box(cell)
+    elif (prefix := _map_of(column)) is not None:
+        name, read = PRODUCT_MAPS[prefix]
+        cells.product.setdefault(name, {})[column.removeprefix(prefix)] = read(cell)
+    else:
+        name, read = PRODUCT[column]
+        cells.product[name] = read(cell)
+
+
+def _map_of(column: str) -> str | None:
+    return next((p for p in PRODUCT_MAPS if column.startswith(p) and column != p), None)
+
+
+def _goes_somewhere(column: str) -> bool:
+    if column in ("label", "image", "box"):
+        return True
+    prefix = _map_of(column)
+    place = PRODUCT_MAPS[prefix] if prefix is not None else PRODUCT.get(column)
+    return place is not None and place[0] in product_fields()
+
+
+def product_fields() -> frozenset[str]:
+    """Fields that Product has."""
+    return frozenset(field.name for field in Product._meta.concrete_fields)

@@ -1,0 +1,86 @@
+"""Google Product Search's bulk CSV, as it is.
+
+`image-uri,image-id,product-set-id,product-id,product-category,product-display-name,labels,
+bounding-poly`, without a header; https://cloud.google.com/vision/product-search/docs/csv-format
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from recognition.errors import BadInput
+from recognition.services.imports.columns import Cells, around
+
+COLUMNS: Final = (
+    "image-uri",
+    "image-id",
+    "product-set-id",
+    "product-id",
+    "product-category",
+    "product-display-name",
+    "labels",
+    "bounding-poly",
+)
+_BUCKETS: Final = "https://storage.googleapis.com/"
+
+
+def is_header(row: Sequence[str]) -> bool:
+    return [cell.strip().lower() for cell in row[:4]] == list(COLUMNS[:4])
+
+
+def is_first_row(row: Sequence[str]) -> bool:
+    """Whether a file that begins like this is Google's."""
+    address = row[0].strip().lower() if row else ""
+    return is_header(row) or (len(row) >= 4 and address.startswith(("gs://", "https://")))
+
+
+def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
+    """One row. The label is the display name, or the product id where there is none.
+
+    A bucket's address (`gs://`) becomes its public https one. `labels` become attributes; a key
+    that comes several times becomes a list. Raises BadInput.
+    """
+    if len(row) > len(COLUMNS):
+        raise BadInput(
+            f"it has {len(row)} cells, more than Google's {len(COLUMNS)}; put labels and "
+            "bounding-poly between quotation marks"
+        )
+    cells = [cell.strip() for cell in row] + [""] * (len(COLUMNS) - len(row))
+    image, image_id, product_set, product_id, category, name, labels, poly = cells
+    if not image:
+        raise BadInput("image-uri is empty", field="image-uri")
+    if not product_id:
+        raise BadInput("product-id is empty", field="product-id")
+    if image.lower().startswith("gs://"):
+        image = _BUCKETS + quote(image[5:])
+    attributes = _attributes(labels)
+    product: dict[str, Any] = {"category": category} if category else {}
+    attributes |= {"product-id": product_id}
+    if product_set:
+        attributes |= {"product-set-id": product_set}
+    product["attributes"] = attributes
+    return Cells(
+        label=name or product_id,
+        image=image,
+        box=around(poly) if poly else None,
+        product=product,
+    )
+
+
+def _attributes(labels: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in next(csv.reader([labels]), []):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not pair.strip():
+            continue
+        if not key or not equals:
+            raise BadInput(f"labels: “{pair}” is not key=value", field="labels")
+        if key in found:
+            before = found[key] if isinstance(found[key], list) else [found[key]]
+            found[key] = [*before, value]
+        else:
+            found[key] = value
+    return found

@@ -1,0 +1,176 @@
+"""Gallery images become vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from recognition import images, search
+from recognition.engine.types import Box, Pixels, Vectors
+from recognition.errors import ModelUnavailable, RecognitionError
+from recognition.models import (
+    BoxSource,
+    Catalogue,
+    CropPolicy,
+    GalleryImage,
+    State,
+    View,
+)
+from recognition.services import files
+from recognition.services.runtime import get_runtime
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Crop:
+    """One view of one image on its way through the network."""
+
+    image: GalleryImage
+    view: View
+    pixels: Pixels
+
+
+def embed_waiting(catalogue_id: int) -> bool:
+    """Embed one batch of the catalogue's waiting images; True when more may be waiting.
+
+    Twice is as good as once: vectors are upserted on (space, image, view). An image that cannot be
+    embedded fails alone, with its reason; one removed meanwhile leaves nothing behind.
+    """
+    catalogue = (
+        Catalogue.objects.select_related("index__feature_model").filter(pk=catalogue_id).first()
+    )
+    if catalogue is None:
+        return False
+    claimed: list[GalleryImage] = GalleryImage.objects.filter(catalogue=catalogue).claim(
+        settings.SHITU_BATCH_SIZE
+    )
+    if not claimed:
+        return False
+    pictures: list[tuple[GalleryImage, Pixels]] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:  # reading and decoding release the GIL
+        for image, read in zip(claimed, pool.map(_decode, claimed), strict=True):
+            if isinstance(read, str):
+                _fail([image], read)
+            else:
+                pictures.append((image, read))
+    try:
+        _embed(catalogue, pictures)
+    except ModelUnavailable as error:
+        _fail(claimed, error.message)
+        raise
+    except RecognitionError as error:
+        # One bad picture must not fail its neighbours.
+        log.warning("batch_failed_so_one_by_one", catalogue=catalogue.pk, reason=error.message)
+        for picture in pictures:
+            try:
+                _embed(catalogue, [picture])
+            except RecognitionError as reason:
+                _fail([picture[0]], reason.message)
+    return len(claimed) == settings.SHITU_BATCH_SIZE
+
+
+def _decode(image: GalleryImage) -> Pixels | str:
+    """Pixels of the image's file, or the reason why there are none. Touches no database."""
+    try:
+        return images.decode(files.read(image.file.name))
+    except RecognitionError as error:
+        return error.message
+    except OSError:
+        return "its file is missing or unreadable; add the picture again"
+
+
+def _embed(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]) -> None:
+    """Crop, embed and store pictures of one catalogue; all of them or none."""
+    if not pictures:
+        return
+    model = catalogue.require_index().feature_model
+    crops = _crops(catalogue, pictures)
+    vectors = get_runtime().embed(
+        model.name,
+        [crop.pixels for crop in crops],
+        batch_size=settings.SHITU_BATCH_SIZE,
+        expected_digest=model.digest,
+    )
+    _finish(catalogue, crops, vectors)
+
+
+def _crops(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]) -> list[_Crop]:
+    """The views that the catalogue's crop policy asks for.
+
+    A box that somebody gave wins over detection; where nothing is detected the main body is the
+    whole picture.
+    """
+    crops: list[_Crop] = []
+    if catalogue.crop_policy != CropPolicy.MAIN_BODY:
+        for image, pixels in pictures:
+            given = image.box_source == BoxSource.GIVEN and image.box
+            whole = Box(*image.box, 1.0).crop(pixels) if given else pixels
+            crops.append(_Crop(image, View.WHOLE, whole))
+    if catalogue.crop_policy != CropPolicy.WHOLE:
+        _find_main_bodies(catalogue, pictures)
+        for image, pixels in pictures:
+            body = Box(*image.box, 1.0).crop(pixels) if image.box else pixels
+            crops.append(_Crop(image, View.MAIN_BODY, body))
+    return crops
+
+
+def _find_main_bodies(
+    catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]
+) -> None:
+    """Set the box of every image that nobody gave one to the best detection in it."""
+    unboxed = [pair for pair in pictures if pair[0].box_source != BoxSource.GIVEN]
+    if not unboxed or not catalogue.detector:
+        return
+    found = get_runtime().detect(
+        catalogue.detector,
+        [pixels for _, pixels in unboxed],
+        threshold=catalogue.det_threshold,
+    )
+    for (image, _), boxes in zip(unboxed, found, strict=True):
+        best = max(boxes, key=lambda box: box.score, default=None)
+        image.box = [best.x1, best.y1, best.x2, best.y2] if best else None
+        image.box_source = BoxSource.DETECTED if best else BoxSource.NONE
+
+
+def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> None:
+    """Vectors, states and the new version: all of it or nothing."""
+    done = {crop.image.pk: crop.image for crop in crops}
+    with transaction.atomic():
+        # Locked in one order everywhere, so that workers, removals and moves never deadlock.
+        there = set(
+            GalleryImage.objects.filter(pk__in=done)
+            .order_by("pk")
+            .select_for_update(no_key=True)
+            .values_list("pk", flat=True)
+        )
+        keep = [position for position, crop in enumerate(crops) if crop.image.pk in there]
+        if not keep:
+            return
+        search.store(
+            catalogue.require_index(),
+            [crops[position].image.pk for position in keep],
+            [crops[position].view for position in keep],
+            vectors[keep],
+        )
+        detected = [
+            image
+            for image in done.values()
+            if image.pk in there and image.box_source != BoxSource.GIVEN
+        ]
+        GalleryImage.objects.bulk_update(detected, ["box", "box_source"])
+        GalleryImage.objects.filter(pk__in=there).update(
+            state=State.DONE, error="", lease_until=None
+        )
+        catalogue.touch()
+
+
+def _fail(rows: Sequence[GalleryImage], reason: str) -> None:
+    GalleryImage.objects.filter(pk__in=[row.pk for row in rows]).update(
+        state=State.FAILED, error=reason, lease_until=None
+    )

@@ -1,0 +1,244 @@
+"""Jobs: one process at a time works on each, and another goes on when that one dies.
+
+Whoever works on a job holds its lease, and the exact time written there is the proof: every
+transaction begins with `Lease.renew`, which fails once the job was cancelled or taken over.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from recognition import tasks
+from recognition.errors import Conflict, RecognitionError
+from recognition.models import Job, LineResult, State, User
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[Job], object]
+"""Called with the job after every step; `done`, `failed` and `total` are up to date."""
+
+Run = Callable[[Job, "Lease", Progress], None]
+
+
+class Superseded(Exception):
+    """The job is no longer ours: it was cancelled, or another process took it over."""
+
+
+class Lease:
+    """The right of this process to work on a job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def renew(self, **changes: Any) -> None:
+        """Prove and prolong the right, and write `changes` of the job; raises Superseded.
+
+        Progress was made, so the count of attempts starts again: a job that takes a day may
+        survive any number of restarts, and one that kills its worker at one line only a few.
+        """
+        until = _lease_end()
+        if not self._update(lease_until=until, attempts=0, **changes):
+            raise Superseded
+        self.job.lease_until = until
+
+    def renew_if_old(self) -> None:
+        """`renew` once half of the time is over."""
+        half = timedelta(seconds=settings.SHITU_LEASE_SECONDS / 2)
+        if self.job.lease_until is None or self.job.lease_until - timezone.now() < half:
+            self.renew()
+
+    def end(self, state: State, *, error: str = "") -> None:
+        """Write how it ended; nothing happens when the job is no longer ours."""
+        finished = None if state == State.PENDING else timezone.now()
+        self._update(state=state, error=error, lease_until=None, finished_at=finished)
+
+    def _update(self, **changes: Any) -> int:
+        return Job.objects.filter(
+            pk=self.job.pk, state=State.RUNNING, lease_until=self.job.lease_until
+        ).update(**changes)
+
+
+def _lease_end() -> Any:
+    return timezone.now() + timedelta(seconds=settings.SHITU_LEASE_SECONDS)
+
+
+def run(job_id: int) -> None:
+    """Work on one waiting job until it ends; nothing happens when somebody else does already."""
+    claimed = Job.objects.for_workers().filter(pk=job_id, kind__in=_runs()).claim(1)
+    for job in claimed:
+        _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
+
+
+def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
+    """Work on a job in this process, whoever had it before; returns it as it ended.
+
+    For commands. Raises Conflict when another process took it over meanwhile.
+    """
+    Job.objects.filter(pk=job.pk).update(
+        state=State.RUNNING, lease_until=_lease_end(), error="", finished_at=None
+    )
+    job = Job.objects.select_related(*_WITH).get(pk=job.pk)
+    if not _run(job, progress):
+        raise Conflict("the job was cancelled, or another process took it over")
+    job.refresh_from_db()
+    return job
+
+
+_WITH = ("catalogue__index__feature_model", "started_by")
+_background = threading.Lock()
+
+
+def run_in_background(job_id: int) -> None:
+    """Work on a job in a thread, so that a worker of one process goes on answering meanwhile.
+
+    One thread a process: when it is busy the job waits, and is looked for at the end.
+    """
+
+    def work() -> None:
+        try:
+            next_id: int | None = job_id
+            while next_id is not None:
+                run(next_id)
+                next_id = _waiting().values_list("pk", flat=True).first()
+        finally:
+            connection.close()
+            _background.release()
+
+    if _background.acquire(blocking=False):
+        try:
+            threading.Thread(target=work, name="job", daemon=True).start()
+        except RuntimeError:  # no more threads
+            _background.release()
+            raise
+
+
+def wake_waiting() -> int:
+    """Send a wake-up for every job that nobody works on; returns how many that was."""
+    ids = list(_waiting().values_list("pk", flat=True))
+    for job_id in ids:
+        tasks.wake(tasks.run_job, job_id)
+    return len(ids)
+
+
+def cancel(job: Job, *, by: User | None) -> None:
+    """Stop a job; what it did stays, and its `error` says how far it came.
+
+    Raises Conflict when it has ended already.
+    """
+    with transaction.atomic():
+        locked = Job.objects.select_for_update().get(pk=job.pk)
+        if locked.is_finished:
+            raise Conflict("the job has ended already")
+        behind = locked.done + locked.failed
+        of = f" of {locked.total}" if locked.total else ""
+        who = f" by {by}" if by else ""
+        locked.error = f"cancelled{who} after {behind}{of} lines; what was done stays"
+        locked.state, locked.lease_until, locked.finished_at = State.FAILED, None, timezone.now()
+        locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+    job.refresh_from_db()
+
+
+def retry(job: Job) -> int:
+    """Do the failed lines again, and those a stopped job never came to; returns the failed ones.
+
+    Raises Conflict while it runs, and when there is nothing to do again.
+    """
+    with transaction.atomic():
+        locked = Job.objects.select_for_update().get(pk=job.pk)
+        if not locked.is_finished:
+            raise Conflict("the job has not ended; cancel it first")
+        if locked.state == State.DONE and not locked.failed:
+            raise Conflict("no line of the job failed")
+        count = forget_errors(locked)
+        tasks.wake(tasks.run_job, locked.pk)
+    job.refresh_from_db()
+    return count
+
+
+def forget_errors(job: Job) -> int:
+    """Make a job ready to do its failed lines again; returns how many there are."""
+    count, _ = job.lines.filter(result=LineResult.ERROR).delete()
+    Job.objects.filter(pk=job.pk).update(
+        state=State.PENDING, error="", attempts=0, lease_until=None, failed=0, finished_at=None
+    )
+    return count
+
+
+def report(job: Job) -> Iterator[str]:
+    """The lines of the job as CSV, in input order: number, result, reason, image, text."""
+    row = io.StringIO()
+    writer = csv.writer(row)
+    writer.writerow(["line", "result", "reason", "image", "text"])
+    lines = job.lines.order_by("number").values_list(
+        "number", "result", "reason", "image__number", "text"
+    )
+    for line in lines.iterator(chunk_size=1000):
+        writer.writerow(["" if value is None else value for value in line])
+        if row.tell() > 32_768:
+            yield row.getvalue()
+            row.seek(0)
+            row.truncate()
+    yield row.getvalue()
+
+
+def _waiting() -> Any:
+    return Job.objects.for_workers().filter(kind__in=_runs()).waiting().order_by("pk")
+
+
+def _runs() -> dict[str, Run]:
+    """What runs a job of each kind."""
+    from recognition.services import exports
+    from recognition.services.imports import runner
+
+    return {Job.Kind.IMPORT: runner.run, Job.Kind.EXPORT: exports.run}
+
+
+def _run(job: Job, progress: Progress = lambda job: None) -> bool:
+    """Run a job that is ours; False when it was taken from us."""
+    lease, started = Lease(job), time.monotonic()
+    structlog.contextvars.bind_contextvars(job=str(job.key))
+    try:
+        with _ending(lease):
+            _runs()[job.kind](job, lease, progress)
+    except Superseded:
+        log.info("job_superseded")
+        return False
+    finally:
+        log.info("job_ended", seconds=round(time.monotonic() - started, 1))
+        structlog.contextvars.unbind_contextvars("job")
+    return True
+
+
+@contextmanager
+def _ending(lease: Lease) -> Iterator[None]:
+    """Done at the end of the block; failed with the reason when it raises one.
+
+    As `Work.finishing`, but never writes over somebody else's state, and an interruption leaves
+    the job waiting instead of failed.
+    """
+    try:
+        yield
+    except RecognitionError as error:
+        lease.end(State.FAILED, error=error.message)
+    except Superseded:
+        raise
+    except Exception as error:
+        lease.end(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
+        raise
+    except BaseException:  # Ctrl-C
+        lease.end(State.PENDING)
+        raise
+    else:
+        lease.end(State.DONE)

@@ -1,0 +1,174 @@
+"""Questions: a picture is submitted, a worker answers, the answer is read from its row."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from recognition import tasks
+from recognition.errors import AnswerTimeout, BadInput, RecognitionError
+from recognition.images import Picture, check_box
+from recognition.models import Catalogue, RecognitionQuery, State, User
+from recognition.models.query import query_path
+from recognition.services import bell, files
+
+MOST_TOP_K = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a question may override; None means the catalogue's own setting.
+
+    `rec_threshold` is in the catalogue's metric. `boxes` (`[x1, y1, x2, y2]` in pixels) replace
+    detection; an empty list asks about the whole picture.
+    """
+
+    det_threshold: float | None = None
+    rec_threshold: float | None = None
+    top_k: int | None = None
+    per_product: bool = True
+    boxes: Sequence[Sequence[float]] | None = None
+
+    def check(self, picture: Picture) -> None:
+        """Raises BadInput naming the option that is out of range."""
+        if self.det_threshold is not None and not 0 <= self.det_threshold <= 1:
+            raise BadInput("det_threshold must lie in 0..1", field="det_threshold")
+        if self.rec_threshold is not None and not -1 <= self.rec_threshold <= 4:
+            raise BadInput(
+                "rec_threshold must lie in -1..1 (IP, cosine) or 0..4 (L2)", field="rec_threshold"
+            )
+        if self.top_k is not None and not 1 <= self.top_k <= MOST_TOP_K:
+            raise BadInput(f"top_k must lie in 1..{MOST_TOP_K}", field="top_k")
+        for box in self.boxes or []:
+            check_box(box, picture.width, picture.height)
+
+
+def submit(
+    catalogue: Catalogue,
+    picture: Picture,
+    *,
+    by: User | None,
+    source_name: str = "",
+    options: Options | None = None,
+) -> RecognitionQuery:
+    """Store a question and wake a worker; raises BadInput for options out of range."""
+    options = options or Options()
+    options.check(picture)
+    boxes = options.boxes
+    if boxes is not None:
+        boxes = [list(check_box(box, picture.width, picture.height)) for box in boxes]
+    query = RecognitionQuery(
+        catalogue=catalogue,
+        asked_by=by,
+        source_name=source_name[:255],
+        width=picture.width,
+        height=picture.height,
+        det_threshold=options.det_threshold,
+        rec_threshold=options.rec_threshold,
+        top_k=options.top_k,
+        per_product=options.per_product,
+        boxes=boxes,
+    )
+    with files.storing() as stored, transaction.atomic():
+        query.file.name = files.keep(query_path(query, f"x{picture.suffix}"), picture.data)
+        stored.append(query.file.name)
+        query.save(force_insert=True)
+        tasks.wake(tasks.answer_queries)
+    return query
+
+
+def wait(query: RecognitionQuery, seconds: float) -> bool:
+    """Wait until the query is answered or failed, at most `seconds`; True when it is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        query.refresh_from_db()
+        if query.state in (State.DONE, State.FAILED):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        bell.listen(query.key, deadline)
+
+
+def require_answer(query: RecognitionQuery, seconds: float | None = None) -> None:
+    """Wait for the answer; raises AnswerTimeout, or BadInput with the reason it failed for."""
+    seconds = settings.SHITU_ANSWER_TIMEOUT if seconds is None else seconds
+    if not wait(query, seconds):
+        raise AnswerTimeout(
+            f"no answer within {seconds:g} s; recognition {query.key} goes on and can be read later"
+        )
+    if query.state == State.FAILED:
+        raise BadInput(query.error, field="image")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One input of `ask_all`: its answered query, or the reason why there is none."""
+
+    name: str
+    query: RecognitionQuery | None
+    error: RecognitionError | None = None
+
+
+def ask_all(
+    catalogue: Catalogue,
+    inputs: Iterable[tuple[str, Callable[[], Picture]]],
+    *,
+    by: User | None,
+    options: Options | None = None,
+    in_flight: int | None = None,
+) -> Iterator[Answered]:
+    """Answers of many pictures, in the order given, with a bounded number asked at a time.
+
+    Each input is a name and a function that gives the checked picture; one that fails does not stop
+    the others. `in_flight` defaults to two batches, which keeps a worker busy.
+    """
+    most = in_flight or 2 * settings.SHITU_BATCH_SIZE
+    asked: deque[Answered] = deque()
+
+    def next_answer() -> Answered:
+        first = asked.popleft()
+        if first.query is None:
+            return first
+        try:
+            require_answer(first.query)
+        except RecognitionError as error:
+            return Answered(first.name, None, error)
+        return first
+
+    for name, load in inputs:
+        try:
+            query = submit(catalogue, load(), by=by, source_name=name, options=options)
+        except RecognitionError as error:
+            asked.append(Answered(name, None, error))
+        else:
+            asked.append(Answered(name, query))
+        if len(asked) >= most:
+            yield next_answer()
+    while asked:
+        yield next_answer()
+
+
+def paddlex_result(query: RecognitionQuery, *, input_path: str | None = None) -> dict[str, Any]:
+    """PaddleX's `ShiTuResult.json` of an answered query.
+
+    `{"res": {"input_path", "boxes": [{"labels", "rec_scores", "det_score", "coordinate"}]}}`; a box
+    that matches nothing has `[None]` for labels and scores, as PaddleX writes it.
+    """
+    boxes = []
+    for detection in query.detections.prefetch_related("matches"):
+        matches = list(detection.matches.all())
+        boxes.append(
+            {
+                "labels": [match.label for match in matches] or [None],
+                "rec_scores": [match.score for match in matches] or [None],
+                "det_score": detection.det_score,
+                "coordinate": detection.coordinate,
+            }
+        )
+    return {"res": {"input_path": input_path or query.source_name, "boxes": boxes}}

@@ -1,0 +1,61 @@
+"""What a site needs before its first question, each step free when it is done already."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from django.conf import settings
+from django.core.management import call_command
+
+from recognition.engine.registry import MODELS
+from recognition.engine.starter import build_starter
+from recognition.engine.store import ModelStore
+from recognition.errors import ModelUnavailable
+from recognition.models import FeatureModel, User
+from recognition.services import feature_models
+
+ADMIN = "admin"
+
+
+def set_up(say: Callable[[str], object]) -> None:
+    """Tables, starter models, feature model rows, static files."""
+    call_command("migrate", verbosity=0, interactive=False)
+    prepare_models(say)
+    call_command("collectstatic", verbosity=0, interactive=False)
+
+
+def prepare_models(say: Callable[[str], object]) -> list[FeatureModel]:
+    """Build the starter models if the settings name them; say what is used and what it is.
+
+    Raises ModelUnavailable when another model that the settings name is not installed.
+    """
+    store = ModelStore(settings.SHITU_MODELS_DIR)
+    wanted = [name for name in (settings.SHITU_DETECTOR, settings.SHITU_FEATURE_MODEL) if name]
+    for name in wanted:
+        try:
+            store.get(name)
+        except ModelUnavailable:
+            if name not in MODELS or MODELS[name].source != "starter":
+                raise
+            say("building the starter models (once)")
+            build_starter(store)
+    rows = feature_models.sync()
+    for name in wanted:
+        say(f"model {name}: weights {store.get(name).digest[:12]}")
+    if any(name in MODELS and MODELS[name].source == "starter" for name in wanted):
+        say(
+            "these are the starter models: a small stand-in that needs no download. For the "
+            "official ones: `manage.py models fetch PP-ShiTuV2_rec` (and _det), then set "
+            "SHITU_FEATURE_MODEL and SHITU_DETECTOR"
+        )
+    return rows
+
+
+def ensure_admin() -> tuple[User, str | None]:
+    """A superuser; makes `admin` with a new password, which is returned, when there is none."""
+    admin = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+    if admin is not None:
+        return admin, None
+    password = secrets.token_urlsafe(12)
+    return User.objects.create_superuser(ADMIN, password=password), password

@@ -1,0 +1,46 @@
+"""API tokens: made, shown once, revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import transaction
+
+from recognition.errors import BadInput
+from recognition.models import ApiToken, Catalogue, Role, User
+
+LONGEST_DAYS = 3650
+
+
+@transaction.atomic
+def create(
+    user: User,
+    name: str,
+    *,
+    role: str = Role.MANAGER,
+    catalogues: Sequence[Catalogue] = (),
+    days: int | None = None,
+) -> tuple[ApiToken, str]:
+    """Make a token of `user`; returns its row and its text, which is stored nowhere.
+
+    `role` is the highest role it acts with, `catalogues` the only ones it reaches (none given: all
+    the user's), `days` its life (None: until revoked). Raises BadInput naming the field.
+    """
+    name = name.strip()
+    if not 1 <= len(name) <= 100:
+        raise BadInput("the name must have 1 to 100 characters", field="name")
+    if role not in Role.values:
+        raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
+    if days is not None and not 1 <= days <= LONGEST_DAYS:
+        raise BadInput(f"days must lie in 1..{LONGEST_DAYS}", field="days")
+    token, text = ApiToken.objects.create(
+        user=user, name=name, role=role, expiry=timedelta(days=days) if days else None
+    )
+    token.catalogues.set(catalogues)
+    return token, text
+
+
+def revoke(token: ApiToken) -> None:
+    """It opens nothing from now on."""
+    token.delete()

@@ -1,0 +1,73 @@
+"""The doorway of the workers: an id in, one service call, no rules.
+
+Rows are the truth and a message is only a wake-up: a task looks for waiting rows, so a lost, late
+or doubled message costs nothing but time, and `resume` (every 15 s) finds what was forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import Task, shared_task
+from django.db import transaction
+from kombu.exceptions import OperationalError
+
+log = structlog.get_logger(__name__)
+
+
+def wake(task: Task, *args: Any) -> None:
+    """Send a wake-up once the transaction has committed; without a broker the rows just wait."""
+
+    def send() -> None:
+        try:
+            task.delay(*args)
+        except OperationalError as error:
+            log.warning("broker_unreachable", task=task.name, reason=str(error))
+
+    transaction.on_commit(send)
+
+
+@shared_task
+def answer_queries() -> None:
+    """Answer the recognition queries that wait. Queue: live."""
+    from recognition.services import answering
+
+    if answering.answer_waiting():
+        wake(answer_queries)
+
+
+@shared_task
+def embed_images(catalogue_id: int) -> None:
+    """Embed one batch of a catalogue's waiting images, then stand at the back of the queue again.
+
+    Going to the back is what shares the bulk lane fairly between catalogues.
+    """
+    from recognition.services import indexing
+
+    if indexing.embed_waiting(catalogue_id):
+        wake(embed_images, catalogue_id)
+
+
+@shared_task
+def run_job(job_id: int) -> None:
+    """Work on a job, beside answering; its row says how far it is."""
+    from recognition.services import jobs
+
+    jobs.run_in_background(job_id)
+
+
+@shared_task
+def resume() -> None:
+    """Wake the work that nobody works on: a worker died, or the broker forgot."""
+    from recognition.services import recovery
+
+    recovery.resume()
+
+
+@shared_task
+def purge_queries() -> None:
+    """Remove questions that are older than they are kept."""
+    from recognition.services import recovery
+
+    recovery.purge_queries()

@@ -1,0 +1,175 @@
+"""The member pages. Services act; a view reads what its user may see and shows it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.files.storage import default_storage
+from django.core.paginator import Paginator
+from django.db.models import Count, IntegerField, Manager, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+from django_htmx.http import reswap, retarget
+
+from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuery, State
+from recognition.services import pictures
+from recognition.web import answers
+from recognition.web.forms import RecogniseForm
+from recognition.web.htmx import render_part
+
+SIDES = (160, 480, 1280)
+PER_PAGE = 48
+
+
+def _catalogue(request: HttpRequest, key: uuid.UUID) -> Catalogue:
+    """The gate of every page below a catalogue: an outsider learns nothing, not even that it is."""
+    rows = Catalogue.objects.visible_to(request.user).select_related("index__feature_model")
+    return get_object_or_404(rows, key=key)
+
+
+def _query(request: HttpRequest, key: uuid.UUID) -> RecognitionQuery:
+    rows = RecognitionQuery.objects.visible_to(request.user).select_related(
+        "catalogue", "feature_model"
+    )
+    return get_object_or_404(rows, key=key)
+
+
+@require_safe
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """My catalogues, with what is in them."""
+    catalogues = list(
+        Catalogue.objects.visible_to(request.user)
+        .select_related("index__feature_model", "owner")
+        .annotate(
+            product_count=_counted(Product.objects),
+            image_count=_counted(GalleryImage.objects),
+            waiting_count=_counted(
+                GalleryImage.objects.filter(state__in=[State.PENDING, State.RUNNING])
+            ),
+            failed_count=_counted(GalleryImage.objects.filter(state=State.FAILED)),
+        )
+    )
+    return render(request, "recognition/home.html", {"catalogues": catalogues})
+
+
+def _counted(rows: Manager[Any] | QuerySet[Any]) -> Coalesce:
+    """Rows of each catalogue, counted by a subquery: joins would multiply each other."""
+    counts = rows.order_by().filter(catalogue=OuterRef("pk")).values("catalogue")
+    return Coalesce(
+        Subquery(counts.annotate(n=Count("*")).values("n"), output_field=IntegerField()), 0
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def recognise(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+    """Ask what is on a picture. With htmx the answer comes into the page, else it has its own."""
+    catalogue = _catalogue(request, key)
+    posted = request.method == "POST"
+    form = RecogniseForm(
+        request.POST if posted else None,
+        request.FILES if posted else None,
+        user=request.user,
+        catalogue=catalogue,
+    )
+    if posted and (query := form.submit(by=request.user)):
+        if not request.htmx:
+            return redirect("recognition", key=query.key)
+        return render(request, "recognition/_recognition.html", {"answer": answers.read(query)})
+    context = {
+        "form": form,
+        "catalogue": catalogue,
+        "uses_starters": answers.is_starter(
+            catalogue.detector, catalogue.require_index().feature_model.name
+        ),
+    }
+    if posted and request.htmx:
+        # The form itself stays as it is, so nothing that was chosen or typed is lost.
+        response = render(request, "recognition/_errors.html", context, status=422)
+        return reswap(retarget(response, "#errors"), "innerHTML")
+    return render(request, "recognition/recognise.html", context, status=422 if posted else 200)
+
+
+@require_safe
+@login_required
+def recognition(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+    """One recognition, for good at this address. While it waits its fragment asks again."""
+    answer = answers.read(_query(request, key))
+    if request.htmx and answer.is_waiting:
+        return HttpResponse(status=204)  # nothing new: htmx leaves the page as it is
+    return render_part(request, "recognition", {"answer": answer})
+
+
+@require_safe
+@login_required
+def gallery(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+    """The products of a catalogue, each with a picture."""
+    catalogue = _catalogue(request, key)
+    text = request.GET.get("q", "").strip()
+    products = Product.objects.filter(catalogue=catalogue)
+    if text:
+        products = products.filter(Q(label__icontains=text) | Q(category__icontains=text))
+    page = Paginator(products, PER_PAGE).get_page(request.GET.get("page"))
+    images_of = GalleryImage.objects.order_by().filter(product=OuterRef("pk"))
+    page.object_list = list(
+        page.object_list.annotate(
+            cover=Subquery(images_of.order_by("pk").values("number")[:1]),
+            image_count=Coalesce(
+                Subquery(images_of.values("product").annotate(n=Count("*")).values("n")), 0
+            ),
+        )
+    )
+    context = {"catalogue": catalogue, "page": page, "q": text}
+    return render(request, "recognition/gallery.html", context)
+
+
+@require_safe
+@login_required
+def product(request: HttpRequest, key: uuid.UUID, product_id: int) -> HttpResponse:
+    """The gallery images of one product."""
+    catalogue = _catalogue(request, key)
+    found = get_object_or_404(Product, catalogue=catalogue, pk=product_id)
+    page = Paginator(found.images.order_by("pk"), PER_PAGE).get_page(request.GET.get("page"))
+    context = {"catalogue": catalogue, "product": found, "page": page}
+    return render(request, "recognition/product.html", context)
+
+
+@require_safe
+def gallery_picture(
+    request: HttpRequest, key: uuid.UUID, number: int, side: int | None = None
+) -> HttpResponseBase:
+    """A gallery image as it is stored, or a small JPEG of it."""
+    image = get_object_or_404(
+        GalleryImage.objects.visible_to(request.user), catalogue__key=key, number=number
+    )
+    return _picture(image.file.name, side)
+
+
+@require_safe
+def query_picture(
+    request: HttpRequest, key: uuid.UUID, side: int | None = None
+) -> HttpResponseBase:
+    """The picture that was asked about, as it is stored, or a small JPEG of it."""
+    return _picture(_query(request, key).file.name, side)
+
+
+def _picture(name: str, side: int | None) -> HttpResponseBase:
+    """A stored file. It never changes, so the browser of whoever may see it keeps it."""
+    if side is not None and side not in SIDES:
+        raise Http404
+    try:
+        if side is None:
+            response: HttpResponseBase = FileResponse(default_storage.open(name))
+        else:
+            response = HttpResponse(pictures.thumbnail(name, side), content_type="image/jpeg")
+    except FileNotFoundError as error:
+        raise Http404 from error
+    response["Cache-Control"] = "private, max-age=86400, immutable"
+    response["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -1,0 +1,262 @@
+"""Every setting, read once from the environment. The README's table describes each one.
+
+With `DATABASE_URL` / `REDIS_URL` unset the project runs its own PostgreSQL / Valkey under
+`SHITU_VAR_DIR`; with them set, nothing of that starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+from shitu_site import embedded, logs
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+
+def _directory(name: str, default: Path) -> Path:
+    return Path(env.str(name, default=str(default))).expanduser().resolve()
+
+
+def _secret_key() -> str:
+    """`SHITU_SECRET_KEY`, or one made at the first start and kept in a file only we can read."""
+    if key := env.str("SHITU_SECRET_KEY", default=""):
+        return key
+    path = SHITU_VAR_DIR / "secret_key"
+    try:
+        SHITU_VAR_DIR.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x") as file:
+                path.chmod(0o600)
+                file.write(get_random_secret_key())
+        except FileExistsError:
+            pass
+        return path.read_text() or get_random_secret_key()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"the directory SHITU_VAR_DIR={SHITU_VAR_DIR} cannot be written ({error.strerror}): "
+            "make it writable, or set SHITU_VAR_DIR to a directory that is"
+        ) from error
+
+
+# --- Where things are -----------------------------------------------------------------------------
+SHITU_VAR_DIR = _directory("SHITU_VAR_DIR", BASE_DIR / "var")
+SHITU_MODELS_DIR = _directory("SHITU_MODELS_DIR", SHITU_VAR_DIR / "models")
+MEDIA_ROOT = _directory("SHITU_MEDIA_DIR", SHITU_VAR_DIR / "media")
+STATIC_ROOT = SHITU_VAR_DIR / "static"
+STATIC_URL = "/static/"
+
+# --- Safety ---------------------------------------------------------------------------------------
+SECRET_KEY = _secret_key()
+DEBUG = env.bool("SHITU_DEBUG", default=False)
+ALLOWED_HOSTS = env.list("SHITU_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("SHITU_CSRF_TRUSTED_ORIGINS", default=[])
+SHITU_HTTPS = env.bool("SHITU_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SHITU_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SHITU_HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if SHITU_HTTPS else 0
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+AUTH_USER_MODEL = "recognition.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+
+# --- Servers --------------------------------------------------------------------------------------
+_own_postgres = not env.str("DATABASE_URL", default="")
+_own_valkey = not env.str("REDIS_URL", default="")
+_services = (
+    embedded.acquire(SHITU_VAR_DIR, postgres=_own_postgres, valkey=_own_valkey)
+    if _own_postgres or _own_valkey
+    else None
+)
+_database = env.db_url_config(
+    _services.database_url if _own_postgres and _services else env.str("DATABASE_URL")
+)
+_database["HOST"] = _database.get("OPTIONS", {}).pop("host", _database["HOST"])
+DATABASES = {
+    "default": {
+        **_database,
+        "CONN_MAX_AGE": env.int("SHITU_CONN_MAX_AGE", default=60),
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            **_database.get("OPTIONS", {}),
+            # A generic plan can never use a partial index, and every vector index is one.
+            "options": "-c plan_cache_mode=force_custom_plan -c jit=off",
+        },
+    }
+}
+REDIS_URL = _services.redis_url if _own_valkey and _services else env.str("REDIS_URL")
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "shitu",
+    }
+}
+
+CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_DEFAULT_QUEUE = "bulk"
+CELERY_TASK_ROUTES = {"recognition.tasks.answer_queries": {"queue": "live"}}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # "priority": always look into the first queue first, so live queries never wait behind bulk work.
+    "queue_order_strategy": "priority",
+    "visibility_timeout": 3600,
+    "global_keyprefix": "shitu:",
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE_FILENAME = str(SHITU_VAR_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "resume": {"task": "recognition.tasks.resume", "schedule": 15.0, "options": {"expires": 15}},
+    "purge-queries": {"task": "recognition.tasks.purge_queries", "schedule": 3600.0},
+}
+
+# --- Recognition ----------------------------------------------------------------------------------
+SHITU_DEVICE = env.str("SHITU_DEVICE", default="cpu")
+SHITU_ENGINE = env.str("SHITU_ENGINE", default="auto")
+SHITU_THREADS = env.int("SHITU_THREADS", default=0)
+SHITU_DETECTOR = env.str("SHITU_DETECTOR", default="starter_det")
+SHITU_FEATURE_MODEL = env.str("SHITU_FEATURE_MODEL", default="starter_rec")
+SHITU_BATCH_SIZE = env.int("SHITU_BATCH_SIZE", default=16)
+SHITU_LEASE_SECONDS = env.int("SHITU_LEASE_SECONDS", default=60)
+SHITU_MAX_ATTEMPTS = env.int("SHITU_MAX_ATTEMPTS", default=3)
+SHITU_WORKER_GONE_SECONDS = env.int("SHITU_WORKER_GONE_SECONDS", default=20)
+SHITU_ANSWER_TIMEOUT = env.float("SHITU_ANSWER_TIMEOUT", default=30.0)
+SHITU_KEEP_QUERIES_DAYS = env.int("SHITU_KEEP_QUERIES_DAYS", default=30)
+SHITU_TRASH_DAYS = env.int("SHITU_TRASH_DAYS", default=30)
+SHITU_INVITATION_DAYS = env.int("SHITU_INVITATION_DAYS", default=14)
+
+# --- Quotas (0: unlimited); rows in the admin override them ---------------------------------------
+SHITU_QUOTA_CATALOGUE_IMAGES = env.int("SHITU_QUOTA_CATALOGUE_IMAGES", default=0)
+SHITU_QUOTA_CATALOGUE_BYTES = env.int("SHITU_QUOTA_CATALOGUE_BYTES", default=0)
+SHITU_QUOTA_CATALOGUE_QUERIES_PER_MINUTE = env.int(
+    "SHITU_QUOTA_CATALOGUE_QUERIES_PER_MINUTE", default=0
+)
+SHITU_QUOTA_USER_QUERIES_PER_MINUTE = env.int("SHITU_QUOTA_USER_QUERIES_PER_MINUTE", default=0)
+SHITU_QUOTA_CONCURRENT_JOBS = env.int("SHITU_QUOTA_CONCURRENT_JOBS", default=0)
+
+# --- What is accepted -----------------------------------------------------------------------------
+SHITU_MAX_IMAGE_BYTES = env.int("SHITU_MAX_IMAGE_BYTES", default=20 * 1024 * 1024)
+SHITU_MAX_IMAGE_PIXELS = env.int("SHITU_MAX_IMAGE_PIXELS", default=50_000_000)
+SHITU_MIN_IMAGE_SIDE = env.int("SHITU_MIN_IMAGE_SIDE", default=8)
+SHITU_MAX_UPLOAD_FILES = env.int("SHITU_MAX_UPLOAD_FILES", default=100)
+SHITU_FETCH_ALLOW = env.list("SHITU_FETCH_ALLOW", default=[])
+SHITU_ACCEL_REDIRECT = env.str("SHITU_ACCEL_REDIRECT", default="")
+SHITU_FETCH_TIMEOUT = env.float("SHITU_FETCH_TIMEOUT", default=15.0)
+DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("SHITU_MAX_BODY_BYTES", default=100 * 1024 * 1024)
+DATA_UPLOAD_MAX_NUMBER_FILES = SHITU_MAX_UPLOAD_FILES
+
+# --- Django ---------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django_filters",
+    "django_htmx",
+    "django_structlog",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "knox",
+    "rest_framework",
+    "recognition",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "shitu_site.urls"
+WSGI_APPLICATION = "shitu_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEBUG
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+LOCALE_PATHS = [BASE_DIR / "recognition" / "locale"]
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "recognition.api.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_FILTER_BACKENDS": [
+        "django_filters.rest_framework.DjangoFilterBackend",
+        "rest_framework.filters.OrderingFilter",
+    ],
+    "EXCEPTION_HANDLER": "recognition.api.errors.to_response",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Shitu product recognition",
+    "DESCRIPTION": "Catalogues, products, gallery images and recognitions.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+}
+# Our own token model takes the place of knox's, whose table nobody would use.
+MIGRATION_MODULES = {"knox": None}
+KNOX_TOKEN_MODEL = "recognition.ApiToken"
+REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Bearer", "TOKEN_LIMIT_PER_USER": None}
+
+# --- Logs -----------------------------------------------------------------------------------------
+SHITU_LOG_FORMAT = env.str("SHITU_LOG_FORMAT", default="console")
+SHITU_LOG_LEVEL = env.str("SHITU_LOG_LEVEL", default="INFO")
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+LOGGING = logs.configure(SHITU_LOG_FORMAT, SHITU_LOG_LEVEL)

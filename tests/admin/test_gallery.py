@@ -1,0 +1,135 @@
+"""Products and gallery images: what staff do goes through the services."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+
+from recognition.models import Catalogue, GalleryImage, Product, State
+from tests import factories
+
+IMAGES = "admin:recognition_galleryimage"
+PRODUCTS = "admin:recognition_product"
+
+
+def version() -> int:
+    return Catalogue.objects.get().version
+
+
+def upload(seed: int) -> SimpleUploadedFile:
+    return SimpleUploadedFile("tea.png", factories.png(seed), "image/png")
+
+
+def test_a_picture_is_added_to_a_product(staff, rows):
+    response = staff.post(
+        reverse(f"{IMAGES}_add"), {"product": rows.product.pk, "file": upload(9), "box": ""}
+    )
+    assert response.status_code == 302
+    image = GalleryImage.objects.latest("pk")
+    assert (image.product, image.source_name, image.added_by) == (
+        rows.product,
+        "tea.png",
+        staff.user,
+    )
+    assert default_storage.exists(image.file.name)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"<html>", "cannot be"), (factories.png(1)[:99], "damaged")]
+)
+def test_what_is_no_picture_is_refused_at_the_field(staff, rows, data, reason):
+    count = GalleryImage.objects.count()
+    response = staff.post(
+        reverse(f"{IMAGES}_add"),
+        {"product": rows.product.pk, "file": SimpleUploadedFile("tea.png", data), "box": ""},
+    )
+    [message] = response.context["adminform"].form.errors["file"]
+    assert "tea.png" in message
+    assert GalleryImage.objects.count() == count
+
+
+def test_the_same_picture_twice_is_refused(staff, rows):
+    response = staff.post(
+        reverse(f"{IMAGES}_add"), {"product": rows.product.pk, "file": upload(1), "box": ""}
+    )
+    [message] = response.context["adminform"].form.errors["file"]
+    assert "already" in message
+
+
+def test_a_picture_moves_to_another_product(staff, rows):
+    other = factories.add(rows.catalogue, "oolong", 7).product
+    before = version()
+    staff.post(reverse(f"{IMAGES}_change", args=[rows.galleryimage.pk]), {"product": other.pk})
+    rows.galleryimage.refresh_from_db()
+    assert rows.galleryimage.product == other
+    assert version() > before
+
+
+def test_failed_ones_are_tried_again(staff, rows):
+    staff.post(
+        reverse(f"{IMAGES}_changelist"),
+        {"action": "try_again", "_selected_action": [rows.failed.pk, rows.galleryimage.pk]},
+    )
+    rows.failed.refresh_from_db()
+    assert (rows.failed.state, rows.failed.error) == (State.PENDING, "")
+
+
+def test_pictures_are_found_by_the_reason_they_failed_for(staff, rows):
+    response = staff.get(reverse(f"{IMAGES}_changelist"), {"reason": "it is torn"})
+    assert [image.pk for image in response.context["cl"].result_list] == [rows.failed.pk]
+
+
+@pytest.mark.parametrize("way", ["one", "several"])
+def test_removing_pictures_moves_the_version_and_removes_files(
+    staff, rows, way, django_capture_on_commit_callbacks
+):
+    before, name = version(), rows.failed.file.name
+    with django_capture_on_commit_callbacks(execute=True):
+        if way == "one":
+            staff.post(reverse(f"{IMAGES}_delete", args=[rows.failed.pk]), {"post": "yes"})
+        else:
+            staff.post(
+                reverse(f"{IMAGES}_changelist"),
+                {"action": "delete_selected", "_selected_action": [rows.failed.pk], "post": "yes"},
+            )
+    assert not GalleryImage.objects.filter(pk=rows.failed.pk).exists()
+    assert not default_storage.exists(name)
+    assert version() == before + 1
+
+
+def test_a_product_is_made(staff, rows):
+    form = {"catalogue": rows.catalogue.pk, "label": " black  tea ", "attributes": "{}"}
+    staff.post(reverse(f"{PRODUCTS}_add"), form | {"is_active": "on"})
+    assert Product.objects.filter(label__startswith="black").exists()
+
+
+def test_a_taken_label_is_refused_at_the_field(staff, rows):
+    other = factories.add(rows.catalogue, "oolong", 7).product
+    response = staff.post(
+        reverse(f"{PRODUCTS}_change", args=[other.pk]),
+        {"label": "green tea", "category": "", "attributes": "{}", "is_active": "on"},
+    )
+    assert response.context["adminform"].form.errors["label"]
+
+
+@pytest.mark.parametrize(("action", "active"), [("deactivate", False), ("activate", True)])
+def test_products_are_switched_on_and_off(staff, rows, action, active):
+    Product.objects.update(is_active=not active)
+    before = version()
+    staff.post(
+        reverse(f"{PRODUCTS}_changelist"),
+        {"action": action, "_selected_action": [rows.product.pk]},
+    )
+    rows.product.refresh_from_db()
+    assert rows.product.is_active is active
+    assert version() == before + 1
+
+
+def test_removing_a_product_removes_its_files(staff, rows, django_capture_on_commit_callbacks):
+    name = rows.galleryimage.file.name
+    with django_capture_on_commit_callbacks(execute=True):
+        staff.post(reverse(f"{PRODUCTS}_delete", args=[rows.product.pk]), {"post": "yes"})
+    assert not Product.objects.exists()
+    assert not default_storage.exists(name)

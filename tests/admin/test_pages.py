@@ -1,0 +1,90 @@
+"""Every screen opens for staff who may, in few queries, and for nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+
+from recognition.models import Catalogue
+from tests import factories
+
+MODELS = sorted(
+    model._meta.model_name
+    for model in admin.site._registry
+    if model._meta.app_label == "recognition"
+)
+MOST_QUERIES = 12
+
+
+def test_there_is_a_screen_for_every_concept():
+    assert MODELS == [
+        "apitoken",
+        "catalogue",
+        "featuremodel",
+        "galleryimage",
+        "job",
+        "membership",
+        "product",
+        "recognitionquery",
+        "user",
+        "vectorindex",
+        "worker",
+    ]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_list_takes_few_queries(staff, rows, model, django_assert_max_num_queries):
+    for number in range(12):  # more rows, so that a query for each would show
+        factories.add(rows.catalogue, f"product {number}", 100 + number)
+    with django_assert_max_num_queries(MOST_QUERIES):
+        response = staff.get(reverse(f"admin:recognition_{model}_changelist"))
+    assert response.status_code == 200
+    assert response.context["cl"].result_count >= 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_row_opens(staff, rows, model):
+    address = reverse(f"admin:recognition_{model}_change", args=[getattr(rows, model).pk])
+    assert staff.get(address).status_code == 200
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_form_for_a_new_row_opens_where_one_can_be_added(staff, rows, model):
+    status = staff.get(reverse(f"admin:recognition_{model}_add")).status_code
+    addable = model in ("catalogue", "galleryimage", "membership", "product", "user")
+    assert status == (200 if addable else 403)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("term", ["tea", "root", "7f3c"])
+def test_a_search_works_whatever_is_typed(staff, rows, model, term):
+    address = reverse(f"admin:recognition_{model}_changelist")
+    assert staff.get(address, {"q": term}).status_code == 200
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_members_who_are_not_staff_are_sent_away(client, rows, model):
+    client.force_login(rows.user)
+    for name, args in (("changelist", []), ("change", [getattr(rows, model).pk])):
+        address = reverse(f"admin:recognition_{model}_{name}", args=args)
+        response = client.get(address)
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("admin:login"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_staff_without_the_permission_are_refused(client, rows, model):
+    client.force_login(factories.user(is_staff=True))
+    assert client.get(reverse(f"admin:recognition_{model}_changelist")).status_code == 403
+
+
+def test_staff_may_do_what_their_permissions_say(client, rows):
+    clerk = factories.user(is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename="view_catalogue"))
+    client.force_login(clerk)
+    address = reverse("admin:recognition_catalogue_change", args=[rows.catalogue.pk])
+    assert client.get(address).status_code == 200
+    assert client.post(address, {"name": "mine now"}).status_code == 403
+    assert Catalogue.objects.get().name != "mine now"

@@ -1,0 +1,220 @@
+"""Who may use which route. A new route without a line here fails."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.urls import URLPattern, reverse
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from recognition.api import urls
+from recognition.models import ApiToken, Job, Role
+from recognition.services import queries, tokens
+from tests import factories
+
+PUBLIC, SIGNED_IN, MAKES_CATALOGUES = "public", "signed in", "may make catalogues"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may (a role of the catalogue, or one of the words above), and the status they get."""
+
+    who: str
+    status: int = 200
+    body: Any = None
+
+
+PNG = base64.b64encode(factories.png(9)).decode()
+
+ROUTES = {
+    ("schema", "get"): Access(PUBLIC),
+    ("docs", "get"): Access(PUBLIC),
+    ("catalogues", "get"): Access(SIGNED_IN),
+    ("catalogues", "post"): Access(
+        MAKES_CATALOGUES, 201, {"name": "new", "feature_model": "stub_rec", "detector": ""}
+    ),
+    ("catalogue", "get"): Access(Role.VIEWER),
+    ("catalogue", "patch"): Access(Role.MANAGER, 200, {"top_k": 3}),
+    ("catalogue", "delete"): Access(Role.MANAGER, 204),
+    ("statistics", "get"): Access(Role.VIEWER),
+    ("products", "get"): Access(Role.VIEWER),
+    ("products", "post"): Access(Role.EDITOR, 201, {"label": "new"}),
+    ("product", "get"): Access(Role.VIEWER),
+    ("product", "patch"): Access(Role.EDITOR, 200, {"label": "renamed"}),
+    ("product", "delete"): Access(Role.EDITOR, 204),
+    ("images", "get"): Access(Role.VIEWER),
+    ("images", "post"): Access(Role.EDITOR, 201, {"images": [{"label": "new", "image": PNG}]}),
+    ("images-remove", "post"): Access(Role.EDITOR, 200, {"numbers": [0]}),
+    ("images-retry", "post"): Access(Role.EDITOR, 200, {}),
+    ("image", "get"): Access(Role.VIEWER),
+    ("image", "delete"): Access(Role.EDITOR, 204),
+    ("image-picture", "get"): Access(Role.VIEWER),
+    ("image-thumbnail", "get"): Access(Role.VIEWER),
+    ("recognitions", "get"): Access(Role.VIEWER),
+    ("recognitions", "post"): Access(Role.VIEWER, 202, {"image": PNG}),
+    ("recognition", "get"): Access(Role.VIEWER),
+    ("recognition-picture", "get"): Access(Role.VIEWER),
+    ("recognition-annotated", "get"): Access(Role.VIEWER),
+    ("jobs", "get"): Access(Role.VIEWER),
+    ("job", "get"): Access(Role.VIEWER),
+    ("job-lines", "get"): Access(Role.VIEWER),
+}
+
+
+def _in_url_conf() -> Iterator[tuple[str, str]]:
+    """Every (route, method) that the URL conf answers."""
+    for pattern in urls.urlpatterns:
+        assert isinstance(pattern, URLPattern) and pattern.name, pattern
+        actions = getattr(pattern.callback, "actions", None) or {
+            method: method
+            for method in ("get", "post", "put", "patch", "delete")
+            if hasattr(pattern.callback.view_class, method)
+        }
+        yield from ((pattern.name, method) for method in actions if method != "head")
+
+
+def test_every_route_has_a_line_here():
+    assert sorted(_in_url_conf()) == sorted(ROUTES)
+
+
+def _expected(access: Access) -> dict[str, int]:
+    """Status for each kind of person."""
+    if access.who == PUBLIC:
+        return dict.fromkeys(PEOPLE, access.status) | {"expired token": 200}
+    expected = {"anonymous": 401, "expired token": 401}
+    if access.who in (SIGNED_IN, MAKES_CATALOGUES):
+        limited = access.status if access.who == SIGNED_IN else 403
+        return (
+            expected
+            | dict.fromkeys(
+                ["outsider", "viewer", "operator", "editor", "manager", "staff, no member"],
+                access.status,
+            )
+            | {"token for another catalogue": limited, "token for viewers": limited}
+        )
+    needed = Role(access.who)
+    strangers = ["outsider", "staff, no member", "token for another catalogue"]
+    expected |= dict.fromkeys(strangers, 404)
+    expected |= {str(role): access.status if role.rank >= needed.rank else 403 for role in Role}
+    return expected | {"token for viewers": access.status if needed == Role.VIEWER else 403}
+
+
+PEOPLE = [
+    "anonymous",
+    "outsider",
+    "staff, no member",
+    "viewer",
+    "operator",
+    "editor",
+    "manager",
+    "expired token",
+    "token for another catalogue",
+    "token for viewers",
+]
+
+
+@pytest.fixture
+def people(api, catalogue, with_token) -> dict[str, Callable[[], APIClient]]:
+    """How each kind of person comes: nobody, by session, by a token of the catalogue's manager."""
+    other = factories.catalogue(owner=catalogue.owner)
+
+    def session(user) -> Callable[[], APIClient]:
+        client = APIClient()
+        client.force_login(user)
+        return lambda: client
+
+    made = {
+        "anonymous": api,
+        "outsider": session(factories.user("outsider")),
+        "staff, no member": session(factories.user("staff", is_staff=True, is_superuser=True)),
+        **{str(role): session(factories.member(catalogue, role)) for role in Role},
+    }
+    boss = catalogue.owner
+    _, expired = tokens.create(boss, "expired", days=1)
+    ApiToken.objects.filter(name="expired").update(expiry=timezone.now() - timedelta(seconds=1))
+    expired_client = APIClient(headers={"Authorization": f"Bearer {expired}"})
+    elsewhere = with_token(boss, catalogues=[other])
+    reader = with_token(boss, role=Role.VIEWER)
+    return made | {
+        "expired token": lambda: expired_client,
+        "token for another catalogue": lambda: elsewhere,
+        "token for viewers": lambda: reader,
+    }
+
+
+@pytest.fixture
+def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
+    """The address of a route of a catalogue that has one of everything."""
+    with run_tasks():
+        image = factories.add(catalogue, "tea", 1)
+        query = queries.submit(catalogue, factories.picture(1), by=catalogue.owner)
+    job = Job.objects.create(catalogue=catalogue, kind=Job.Kind.IMPORT)
+    below = {"key": catalogue.key}
+    numbers = {"product": {"pk": image.product_id}, "image": {"number": image.number}}
+    jobs = {"job": job.key}
+
+    def find(name: str) -> str:
+        if name in ("schema", "docs", "catalogues"):
+            kwargs: dict[str, Any] = {}
+        elif name.startswith("recognition") and name != "recognitions":
+            kwargs = {"key": query.key}
+        elif name in ("job", "job-lines"):
+            kwargs = below | jobs
+        elif name in ("image", "image-picture", "image-thumbnail"):
+            kwargs = below | numbers["image"]
+        else:
+            kwargs = below | numbers.get(name, {})
+        return reverse(f"api:{name}", kwargs=kwargs)
+
+    return find
+
+
+@pytest.mark.parametrize(("name", "method"), ROUTES, ids=lambda part: part)
+def test_who_may(people, address, name: str, method: str):
+    access, got = ROUTES[name, method], {}
+    for who in PEOPLE:
+        with transaction.atomic():
+            send = getattr(people[who](), method)
+            got[who] = send(address(name), access.body, format="json").status_code
+            transaction.set_rollback(True)
+    assert got == _expected(access)
+
+
+def test_a_role_too_low_is_named(viewer, url):
+    error = viewer.post(url("products"), {"label": "tea"}, format="json").json()["error"]
+    assert error["code"] == "role_too_low"
+    assert "role editor" in error["message"]
+
+
+def test_an_outsider_cannot_tell_a_hidden_catalogue_from_none(outsider, url, catalogue):
+    hidden = outsider.get(url()).json()["error"]
+    catalogue.delete()
+    missing = outsider.get(url()).json()["error"]
+    assert hidden | {"request_id": ""} == missing | {"request_id": ""}
+
+
+def test_another_catalogues_rows_are_not_reached_through_ones_own(manager, url, catalogue):
+    other = factories.catalogue()
+    image = factories.add(other, "theirs", 5)
+    assert manager.get(url("products", image.product_id)).status_code == 404
+    assert manager.get(url("images", image.number)).status_code == 404
+    answer = manager.post(url("images", "remove"), {"numbers": [image.number]}, format="json")
+    assert answer.json() == {"removed": 0, "unknown": [image.number]}
+
+
+def test_nothing_of_another_catalogue_is_listed(manager, url):
+    theirs = factories.catalogue()
+    factories.add(theirs, "theirs", 5)
+    queries.submit(theirs, factories.picture(5), by=theirs.owner)
+    Job.objects.create(catalogue=theirs, kind=Job.Kind.IMPORT)
+    for part in ("products", "images", "recognitions", "jobs"):
+        assert manager.get(url(part)).json()["results"] == []
+    shown = manager.get("/api/v1/catalogues").json()["results"]
+    assert str(theirs.key) not in [one["key"] for one in shown]

@@ -1,0 +1,113 @@
+"""What every test may ask for. Real PostgreSQL and Valkey, in a directory of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def media(settings, tmp_path: Path) -> Path:
+    """Uploads go to a directory that goes with the test; pages need no collected static files."""
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+    return settings.MEDIA_ROOT
+
+
+@pytest.fixture
+def stub_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Answers come from the small deterministic stub networks, in this process."""
+    from recognition.engine.stub import stub_runtime
+    from recognition.services import answering, indexing
+
+    runtime = stub_runtime()
+    monkeypatch.setattr(indexing, "get_runtime", lambda: runtime)
+    monkeypatch.setattr(answering, "get_runtime", lambda: runtime)
+    yield
+
+
+@pytest.fixture
+def run_tasks(monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks):
+    """A context in which wake-ups run at once, in this process, when the block ends."""
+    from recognition import tasks
+
+    def at_once(task, *args) -> None:
+        from django.db import transaction
+
+        transaction.on_commit(lambda: task(*args))
+
+    monkeypatch.setattr(tasks, "wake", at_once)
+    return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+@pytest.fixture
+def user(db):
+    from tests import factories
+
+    return factories.user("ann")
+
+
+@pytest.fixture
+def catalogue(db, user):
+    """An empty catalogue of `user`, for logic: its feature model is the stub."""
+    from tests import factories
+
+    return factories.catalogue(owner=user)
+
+
+@pytest.fixture
+def api() -> Callable:
+    """`api(user)` is a client signed in as that user; `api()` is nobody."""
+    from rest_framework.test import APIClient
+
+    def client(user=None) -> APIClient:
+        made = APIClient()
+        if user is not None:
+            made.force_authenticate(user)
+        return made
+
+    return client
+
+
+@pytest.fixture(scope="session")
+def starter_models():
+    """The starter models, built at first use."""
+    from django.conf import settings
+
+    from recognition.engine.starter import build_starter
+    from recognition.engine.store import ModelStore
+
+    store = ModelStore(settings.SHITU_MODELS_DIR)
+    build_starter(store)
+    return store
+
+
+@pytest.fixture
+def worker(transactional_db, settings, starter_models, tmp_path: Path):
+    """Starts real worker processes on the test database, broker and files; stops them afterwards.
+
+    `worker()` returns the process once it takes work.
+    """
+    from tests.processes import Workers
+
+    workers = Workers(settings, tmp_path / "worker.log")
+    yield workers.start
+    workers.stop()
+
+
+@pytest.fixture
+def starter_catalogue(transactional_db, starter_models):
+    """`starter_catalogue(...)` makes a catalogue that runs the starter models."""
+    from recognition.services import catalogues, feature_models
+    from tests import factories
+
+    feature_models.sync()
+
+    def make(name: str = "real", **options):
+        return catalogues.create(name, owner=factories.user(f"owner of {name}"), **options)
+
+    return make

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from recognition.engine import ppshitu
+from recognition.engine.store import InstalledModel, ModelStore
+from recognition.errors import BadInput, DeviceUnavailable, EngineFailed
+from tests.engine.conftest import CPU
+
+
+@pytest.fixture
+def rec(starter_store: ModelStore) -> InstalledModel:
+    return starter_store.get("starter_rec")
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """`broken("paddle")`: these engines cannot load anything."""
+    real = ppshitu._predictor
+
+    def breaks(*names):
+        def predictor(installed, role, engine, device, threads):
+            if engine.name in names:
+                raise RuntimeError(f"no kernel in {installed.directory}\nand more")
+            return real(installed, role, engine, device, threads)
+
+        monkeypatch.setattr(ppshitu, "_predictor", predictor)
+
+    return breaks
+
+
+def test_the_fastest_comes_first(rec):
+    assert ppshitu.load_embedder(rec, CPU).engine == "onnxruntime"
+
+
+def test_the_next_one_is_taken_and_the_reason_is_logged(rec, broken, caplog):
+    broken("onnxruntime", "paddle_mkldnn")
+    with caplog.at_level(logging.WARNING):
+        assert ppshitu.load_embedder(rec, CPU).engine == "paddle"
+    first, second = (record.getMessage() for record in caplog.records[:2])
+    assert "starter_rec does not run on onnxruntime" in first and "no kernel" in first
+    assert "paddle_mkldnn" in second
+
+
+def test_an_engine_that_was_asked_for_is_never_replaced(rec, broken):
+    broken("onnxruntime")
+    with pytest.raises(
+        EngineFailed, match="onnxruntime: RuntimeError: no kernel in starter_rec."
+    ) as error:
+        ppshitu.load_embedder(rec, CPU, engine="onnxruntime")
+    assert str(rec.directory) not in error.value.message
+
+
+def test_when_none_works_all_reasons_are_told(rec, broken):
+    broken("onnxruntime", "paddle_mkldnn", "paddle")
+    with pytest.raises(EngineFailed) as error:
+        ppshitu.load_embedder(rec, CPU)
+    for engine in ppshitu.ENGINES:
+        assert f"{engine.name}: RuntimeError" in error.value.message
+
+
+def test_an_unknown_engine_is_refused(rec):
+    with pytest.raises(BadInput, match="use one of auto, onnxruntime, paddle_mkldnn, paddle"):
+        ppshitu.load_embedder(rec, CPU, engine="tensorrt")
+
+
+def test_an_engine_without_its_files_is_refused(starter_store, rec):
+    from dataclasses import replace
+
+    files = {name: stored for name, stored in rec.files.items() if name != "inference.onnx"}
+    with pytest.raises(BadInput, match="lacks the files"):
+        ppshitu.load_embedder(replace(rec, files=files), CPU, engine="onnxruntime")
+
+
+def test_a_model_has_one_role(starter_store, rec):
+    with pytest.raises(BadInput, match="starter_rec is a embedder, not a detector"):
+        ppshitu.load_detector(rec, CPU)
+
+
+def test_an_absent_gpu_is_never_the_cpu(rec):
+    gpu = ppshitu.Device("gpu", (0,))
+    for engine in ("auto", "onnxruntime", "paddle"):
+        with pytest.raises((EngineFailed, DeviceUnavailable), match="gpu|CUDA|GPU"):
+            ppshitu.load_embedder(rec, gpu, engine=engine)
+
+
+def test_threads_are_the_ones_asked_for(rec):
+    loaded = ppshitu.load_embedder(rec, CPU, threads=2, engine="onnxruntime")
+    session = loaded._predictor.runner.session
+    assert session.get_session_options().intra_op_num_threads == 2
+    loaded = ppshitu.load_embedder(rec, CPU, threads=1, engine="paddle_mkldnn")
+    assert loaded._predictor.runner._config["cpu_threads"] == 1
+    with pytest.raises(BadInput, match="at least 1"):
+        ppshitu.load_embedder(rec, CPU, threads=0)
+
+
+@pytest.fixture(scope="module")
+def upsampling(tmp_path_factory):
+    """A directory as Paddle 3.3 exports it, with an up-sampling inside."""
+    import paddle
+    import yaml
+
+    from tests.engine.conftest import EMBEDDER_SETTINGS
+
+    class Network(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            paddle.seed(1)
+            self.conv = paddle.nn.Conv2D(3, 8, 7, stride=8)
+            self.up = paddle.nn.Upsample(scale_factor=2.0)
+            self.project = paddle.nn.Linear(8 * 16, 16)
+
+        def forward(self, x):
+            seen = paddle.nn.functional.adaptive_avg_pool2d(self.up(self.conv(x)), 4)
+            return self.project(seen.flatten(1))
+
+    directory = tmp_path_factory.mktemp("upsampling")
+    spec = paddle.static.InputSpec([None, 3, 224, 224], "float32", name="x")
+    paddle.jit.save(Network(), str(directory / "inference"), input_spec=[spec])
+    settings = yaml.safe_dump(EMBEDDER_SETTINGS)
+    settings = settings.replace("size:\n", "size:\n")
+    (directory / "inference.yml").write_text(settings)
+    return directory
+
+
+def test_an_export_that_onednn_cannot_run_falls_to_plain_paddle(upsampling, tmp_path, caplog):
+    """Really: the whole way from `models add` with its trial in a child process to a vector."""
+    model = ModelStore(tmp_path / "models").add_directory("up", "embedder", upsampling)
+    assert model.dimension == 16
+    with caplog.at_level(logging.WARNING):
+        loaded = ppshitu.load_embedder(model, CPU)
+    assert loaded.engine == "paddle"
+    assert any("paddle_mkldnn" in record.getMessage() for record in caplog.records)
+    assert loaded.embed(ppshitu.test_pictures()).shape == (2, 16)

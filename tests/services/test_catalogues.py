@@ -1,0 +1,91 @@
+"""Catalogues: made, found, changed, removed."""
+
+from __future__ import annotations
+
+import pytest
+
+from recognition.errors import BadInput, Conflict, ModelUnavailable, NotFound
+from recognition.models import Catalogue, Embedding, GalleryImage, Role
+from recognition.services import catalogues, tokens
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_new_catalogue_has_a_search_space_and_a_manager(catalogue, user):
+    assert catalogue.require_index().catalogue == catalogue
+    assert Catalogue.objects.managed_by(user).get() == catalogue
+
+
+def test_two_owners_may_use_one_name_and_one_owner_may_not(catalogue, user):
+    factories.catalogue(name=catalogue.name)
+    with pytest.raises(Conflict):
+        factories.catalogue(owner=user, name=catalogue.name)
+
+
+def test_a_model_that_is_not_installed_is_refused_with_the_ways_to_get_it(user):
+    with pytest.raises(ModelUnavailable, match="models fetch"):
+        catalogues.create("x", owner=user, feature_model="PP-ShiTuV2_rec", detector="")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("metric", "hamming"), ("index_type", "LSH"), ("det_threshold", 2), ("top_k", 0), ("name", "")],
+)
+def test_an_option_out_of_range_is_named(catalogue, option, value):
+    with pytest.raises(BadInput) as caught:
+        if option == "index_type":
+            factories.catalogue(index_type=value)
+        else:
+            catalogues.change(catalogue, **{option: value})
+    assert caught.value.field == option
+
+
+def test_it_is_found_by_key_and_by_name_only_by_members(catalogue, user):
+    stranger = factories.user()
+    assert catalogues.find(str(catalogue.key), user=user) == catalogue
+    assert catalogues.find(catalogue.name) == catalogue
+    with pytest.raises(NotFound):
+        catalogues.find(str(catalogue.key), user=stranger)
+
+
+def test_a_name_of_several_owners_must_be_told_apart(catalogue):
+    factories.catalogue(name=catalogue.name)
+    with pytest.raises(Conflict, match=str(catalogue.key)):
+        catalogues.find(catalogue.name)
+
+
+def test_removing_it_removes_everything_in_it(catalogue, stub_engine, run_tasks, media):
+    with run_tasks():
+        factories.add(catalogue, "tea")
+    with run_tasks():
+        catalogues.remove(catalogue)
+    assert not Embedding.objects.exists()
+    assert not GalleryImage.objects.exists()
+    assert not [path for path in media.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("needed", Role)
+def test_a_role_includes_the_lower_ones(catalogue, role, needed):
+    member = factories.member(catalogue, role)
+    allowed = Catalogue.objects.with_role(member, needed).exists()
+    assert allowed == (Role(role).rank >= Role(needed).rank)
+
+
+def test_a_token_never_grants_more_than_its_ceiling(catalogue, user):
+    user.token, _ = tokens.create(user, "till", role=Role.VIEWER)
+    assert Catalogue.objects.visible_to(user).exists()
+    assert not Catalogue.objects.editable_by(user).exists()
+
+
+def test_a_token_for_another_catalogue_does_not_open_this_one(catalogue, user):
+    other = factories.catalogue(owner=user)
+    user.token, _ = tokens.create(user, "till", catalogues=[other])
+    assert list(Catalogue.objects.visible_to(user)) == [other]
+
+
+def test_nobody_sees_nothing(catalogue):
+    from django.contrib.auth.models import AnonymousUser
+
+    assert not Catalogue.objects.visible_to(AnonymousUser()).exists()

@@ -1,0 +1,195 @@
+"""A picture is asked about, and answered from what the catalogue holds at that moment."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.core.files.storage import default_storage
+
+from recognition.errors import AnswerTimeout, BadInput
+from recognition.models import Detection, RecognitionQuery, State
+from recognition.services import bell, catalogues, gallery, queries
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ask(catalogue, stub_engine, run_tasks):
+    """`ask(seed, ...)` submits a picture and returns the answered query."""
+
+    def asked(seed: int, of=catalogue, **options) -> RecognitionQuery:
+        with run_tasks():
+            query = queries.submit(
+                of, factories.picture(seed), by=None, options=queries.Options(**options)
+            )
+        query.refresh_from_db()
+        return query
+
+    return asked
+
+
+@pytest.fixture
+def stocked(catalogue, stub_engine, run_tasks):
+    """Two products of two pictures each."""
+    with run_tasks():
+        for label, seeds in (("tea", (1, 2)), ("coffee", (3, 4))):
+            for seed in seeds:
+                factories.add(catalogue, label, seed)
+    return catalogue
+
+
+def first(query: RecognitionQuery) -> Detection:
+    return query.detections.get(position=0)
+
+
+def test_it_names_the_product_and_the_best_picture(stocked, ask):
+    query = ask(3)
+    assert query.state == State.DONE
+    best = first(query).matches.get(rank=0)
+    assert (best.label, best.image.number) == ("coffee", 2)
+    assert best.score == pytest.approx(1.0, abs=1e-3)
+    assert first(query).status == "match"
+
+
+def test_there_is_one_entry_per_product_unless_asked_otherwise(stocked, ask):
+    options = {"rec_threshold": -1.0, "top_k": 10}
+    assert first(ask(1, **options)).matches.count() == 2
+    assert first(ask(1, per_product=False, **options)).matches.count() == 4
+
+
+def test_nothing_close_enough_is_unknown_and_paddlex_writes_none(stocked, ask):
+    query = ask(99, rec_threshold=0.999)
+    assert first(query).status == "unknown"
+    [box] = queries.paddlex_result(query)["res"]["boxes"]
+    assert (box["labels"], box["rec_scores"]) == ([None], [None])
+
+
+def test_an_empty_catalogue_knows_nothing(catalogue, ask):
+    assert first(ask(1)).status == "unknown"
+
+
+def test_a_picture_that_was_added_is_in_the_next_answer(stocked, ask, run_tasks):
+    with run_tasks():
+        factories.add(stocked, "juice", 7)
+    assert first(ask(7)).matches.get(rank=0).label == "juice"
+
+
+def test_a_picture_that_was_removed_is_in_no_answer(stocked, ask):
+    gallery.remove_numbers(stocked, [2])
+    labels = [match.image.number for match in first(ask(3, rec_threshold=-1, top_k=9)).matches.all()]
+    assert 2 not in labels
+
+
+def test_a_new_label_is_in_the_next_answer_without_embedding(stocked, ask):
+    gallery.change_product(stocked.products.get(label="coffee"), label="espresso")
+    assert first(ask(3)).matches.get(rank=0).label == "espresso"
+
+
+def test_an_inactive_product_is_never_an_answer(stocked, ask):
+    gallery.change_product(stocked.products.get(label="coffee"), is_active=False)
+    assert "coffee" not in first(ask(3, rec_threshold=-1)).matches.values_list("label", flat=True)
+
+
+def test_the_answer_says_what_it_was_computed_from(stocked, ask):
+    query = ask(1)
+    stocked.refresh_from_db()
+    assert query.catalogue_version == stocked.version
+    assert query.answered_with["feature_model"]["digest"] == query.feature_model.digest
+    assert {"decode", "embed", "search"} <= set(query.timings)
+
+
+def test_l2_scores_are_squared_distances_and_the_threshold_goes_the_right_way(stocked, ask):
+    catalogues.change(stocked, metric="L2")
+    match = first(ask(3)).matches.get(rank=0)
+    assert match.score == pytest.approx(0.0, abs=2e-3)
+    assert first(ask(99, rec_threshold=0.001)).status == "unknown"
+
+
+def test_boxes_of_the_caller_replace_detection(stocked, ask):
+    query = ask(1, boxes=[[0, 0, 20, 20], [10, 10, 60, 40]])
+    assert [d.coordinate for d in query.detections.all()] == [[0, 0, 20, 20], [10, 10, 60, 40]]
+
+
+def test_nothing_detected_means_the_whole_picture_with_score_0(user, ask):
+    catalogue = factories.catalogue(owner=user, detector="stub_det")
+    detection = first(ask(1, of=catalogue, det_threshold=1.0))
+    assert (detection.coordinate, detection.det_score) == ([0, 0, 64, 48], 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("det_threshold", 1.5), ("rec_threshold", 5), ("top_k", 0), ("top_k", 101)],
+)
+def test_an_option_out_of_range_is_refused_before_anything_is_stored(catalogue, option, value):
+    with pytest.raises(BadInput) as caught:
+        queries.submit(
+            catalogue, factories.picture(), by=None, options=queries.Options(**{option: value})
+        )
+    assert caught.value.field == option
+    assert not RecognitionQuery.objects.exists()
+
+
+def test_a_question_whose_picture_is_gone_fails_alone(stocked, stub_engine, run_tasks):
+    asked = [queries.submit(stocked, factories.picture(n), by=None) for n in (1, 3)]
+    default_storage.delete(asked[0].file.name)
+    with run_tasks():
+        queries.submit(stocked, factories.picture(4), by=None)
+    states = [RecognitionQuery.objects.get(pk=query.pk).state for query in asked]
+    assert states == [State.FAILED, State.DONE]
+
+
+def test_answering_twice_leaves_one_answer(stocked, ask, run_tasks):
+    from recognition.services import answering
+
+    query = ask(1)
+    RecognitionQuery.objects.filter(pk=query.pk).update(state=State.PENDING)
+    answering.answer_waiting()
+    assert query.detections.count() == 1
+
+
+def test_a_batch_of_questions_costs_as_many_statements_as_one(
+    stocked, stub_engine, django_assert_max_num_queries
+):
+    from recognition.services import answering
+
+    for seed in range(8):
+        queries.submit(stocked, factories.picture(seed), by=None)
+    with django_assert_max_num_queries(20):
+        answering.answer_waiting()
+
+
+def test_waiting_gives_up_at_its_time_and_says_where_to_look(catalogue):
+    query = queries.submit(catalogue, factories.picture(), by=None)
+    with pytest.raises(AnswerTimeout, match=str(query.key)):
+        queries.require_answer(query, 0.05)
+
+
+def test_a_bell_that_rang_before_anybody_listened_is_heard(catalogue):
+    query = queries.submit(catalogue, factories.picture(), by=None)
+    bell.ring([query.key])
+    started = time.monotonic()
+    bell.listen(query.key, started + 5)
+    assert time.monotonic() - started < 2
+
+
+def test_many_pictures_are_answered_in_order_and_a_bad_one_stops_nobody(
+    stocked, stub_engine, monkeypatch
+):
+    from recognition import tasks
+    from recognition.services import answering
+
+    monkeypatch.setattr(tasks, "wake", lambda task, *args: answering.answer_waiting())
+
+    def broken():
+        raise BadInput("not a picture")
+
+    inputs = [
+        ("a", lambda: factories.picture(1)),
+        ("b", broken),
+        ("c", lambda: factories.picture(3)),
+    ]
+    answers = list(queries.ask_all(stocked, inputs, by=None, in_flight=2))
+    assert [answer.name for answer in answers] == ["a", "b", "c"]
+    assert [answer.error is None for answer in answers] == [True, False, True]

@@ -1,0 +1,86 @@
+"""What was accepted is finished, whoever dies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+from recognition import tasks
+from recognition.models import GalleryImage, RecognitionQuery, State
+from recognition.services import queries, recovery
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_same_row_is_never_claimed_twice(catalogue):
+    for seed in range(5):
+        factories.add(catalogue, "tea", seed)
+    first = GalleryImage.objects.filter(catalogue=catalogue).claim(3)
+    second = GalleryImage.objects.filter(catalogue=catalogue).claim(3)
+    assert len(first) == 3 and len(second) == 2
+    assert not {row.pk for row in first} & {row.pk for row in second}
+
+
+def test_rows_of_a_worker_that_died_are_claimed_again_after_the_lease(catalogue):
+    factories.add(catalogue, "tea")
+    images = GalleryImage.objects.filter(catalogue=catalogue)
+    images.claim(1)
+    assert images.claim(1) == []
+    images.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert len(images.claim(1)) == 1
+
+
+def test_a_picture_at_which_workers_keep_dying_is_failed(catalogue, settings):
+    factories.add(catalogue, "tea")
+    images = GalleryImage.objects.filter(catalogue=catalogue)
+    for _ in range(settings.SHITU_MAX_ATTEMPTS):
+        assert images.claim(1)
+        images.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert images.claim(1) == []
+    assert images.get().state == State.FAILED and "stopped 3 times" in images.get().error
+
+
+def test_resume_wakes_every_catalogue_once_and_the_questions(
+    catalogue, stub_engine, run_tasks
+):
+    for seed in range(3):
+        factories.add(catalogue, "tea", seed)
+    query = queries.submit(catalogue, factories.picture(1), by=None)
+    with run_tasks():
+        assert recovery.resume() == 2
+    assert set(GalleryImage.objects.values_list("state", flat=True)) == {State.DONE}
+    query.refresh_from_db()
+    assert query.state == State.DONE
+
+
+def test_a_broker_that_is_gone_loses_nothing(
+    catalogue, monkeypatch, django_capture_on_commit_callbacks
+):
+    from kombu.exceptions import OperationalError
+
+    def unreachable(*args):
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr(tasks.embed_images, "delay", unreachable)
+    with django_capture_on_commit_callbacks(execute=True):
+        image = factories.add(catalogue, "tea")
+    assert GalleryImage.objects.waiting().get() == image
+
+
+def test_old_questions_go_with_their_pictures_and_new_ones_stay(
+    catalogue, settings, django_capture_on_commit_callbacks
+):
+    old, new = (queries.submit(catalogue, factories.picture(n), by=None) for n in (1, 2))
+    RecognitionQuery.objects.update(state=State.DONE)
+    days = settings.SHITU_KEEP_QUERIES_DAYS + 1
+    RecognitionQuery.objects.filter(pk=old.pk).update(
+        created_at=timezone.now() - timedelta(days=days)
+    )
+    with django_capture_on_commit_callbacks(execute=True):
+        assert recovery.purge_queries() == 1
+    assert RecognitionQuery.objects.get() == new
+    assert not default_storage.exists(old.file.name)
