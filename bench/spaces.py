@@ -1,4 +1,4 @@
-"""Search spaces filled with given vectors, without pictures: thousands of rows in a second."""
+"""Search spaces filled with given vectors, without pictures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import numpy as np
-from django.db import connection
 from numpy.typing import NDArray
 
 from bench.vectors import Vectors
 from recognition import search
-from recognition.models import Catalogue, FeatureModel, IndexType, Metric, User, VectorIndex, View
+from recognition.models import (
+    Catalogue,
+    FeatureModel,
+    GalleryImage,
+    IndexType,
+    Metric,
+    Product,
+    State,
+    User,
+    VectorIndex,
+    View,
+)
+
+_BATCH = 5_000
 
 
 def make_space(
@@ -39,31 +51,45 @@ def add_products(
     catalogue: Catalogue, count: int, *, categories: Sequence[str] = ("",)
 ) -> NDArray[np.int64]:
     """Products `product 0` ... with categories in turn and the attributes `number` and `even`."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO recognition_product (catalogue_id, label, category, attributes,"
-            " is_active, created_at, changed_at)"
-            " SELECT %s, 'product ' || n, (%s::text[])[1 + n %% %s],"
-            " jsonb_build_object('number', n, 'even', n %% 2 = 0), true, now(), now()"
-            " FROM generate_series(0, %s) n RETURNING id",
-            [catalogue.pk, list(categories), len(categories), count - 1],
-        )
-        return np.array(sorted(row[0] for row in cursor.fetchall()), dtype=np.int64)
+    made = Product.objects.bulk_create(
+        (
+            Product(
+                catalogue=catalogue,
+                label=f"product {n}",
+                category=categories[n % len(categories)],
+                attributes={"number": n, "even": n % 2 == 0},
+            )
+            for n in range(count)
+        ),
+        batch_size=_BATCH,
+    )
+    return np.array([product.pk for product in made], dtype=np.int64)
 
 
 def add_images(catalogue: Catalogue, product_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """One finished gallery image for each product id, numbered in order; no file behind it."""
     numbers = catalogue.take_numbers(len(product_ids))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO recognition_galleryimage (catalogue_id, product_id, number, file,"
-            " source_name, checksum, width, height, byte_size, box_source, created_at, state,"
-            " error, attempts)"
-            " SELECT %s, p, %s + n - 1, '', '', md5(random()::text) || md5(n::text), 9, 9, 9, '',"
-            " now(), 'done', '', 0 FROM unnest(%s::bigint[]) WITH ORDINALITY u (p, n) RETURNING id",
-            [catalogue.pk, numbers.start, product_ids.tolist()],
+    ids: list[int] = []
+    for start in range(0, len(product_ids), _BATCH):
+        made = GalleryImage.objects.bulk_create(
+            GalleryImage(
+                catalogue=catalogue,
+                product_id=product_id,
+                number=number,
+                checksum=f"{number:064x}",
+                width=9,
+                height=9,
+                byte_size=9,
+                state=State.DONE,
+            )
+            for number, product_id in zip(
+                numbers[start : start + _BATCH],
+                product_ids[start : start + _BATCH].tolist(),
+                strict=True,
+            )
         )
-        return np.array(sorted(row[0] for row in cursor.fetchall()), dtype=np.int64)
+        ids += [image.pk for image in made]
+    return np.array(ids, dtype=np.int64)
 
 
 def fill(

@@ -39,6 +39,12 @@ class TooLarge(BadInput):
     code = "too_large"
 
 
+class StorageFull(TooLarge):
+    """A quota of images or bytes is used up; waiting does not help."""
+
+    code = "storage_full"
+
+
 class FetchRefused(BadInput):
     """A URL that the guard does not let us fetch, or that did not answer with a picture."""
 

@@ -10,3 +10,4 @@ timeout = 120
 graceful_timeout = 10
 accesslog = None  # django_structlog writes one line a request, without query strings
 errorlog = "-"
+control_socket_disable = True

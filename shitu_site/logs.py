@@ -7,6 +7,15 @@ from typing import Any
 
 import structlog
 
+
+
+def _one_line_a_request(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """The end of a request says everything its start does."""
+    if event.get("event") in ("request_started", "task_started"):
+        raise structlog.DropEvent
+    return event
+
+
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -21,6 +30,7 @@ def configure(style: str, level: str) -> dict[str, Any]:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            _one_line_a_request,
             *SHARED,
             structlog.processors.StackInfoRenderer(),
             structlog.stdlib.PositionalArgumentsFormatter(),
@@ -48,6 +58,7 @@ def configure(style: str, level: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
+            "faiss.loader": {"level": "WARNING"},
             "httpx": {"level": "WARNING"},
             "kombu": {"level": "WARNING"},
             "django_structlog.celery": {"level": "WARNING"},

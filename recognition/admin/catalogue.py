@@ -27,7 +27,7 @@ from recognition.models import (
     RecognitionQuery,
     State,
 )
-from recognition.services import catalogues, gallery
+from recognition.services import catalogues, gallery, members
 
 INDEX_COLOURS = {
     IndexState.EXACT: "info",
@@ -42,6 +42,7 @@ SETTINGS = (
     "margin",
     "top_k",
     "max_detections",
+    "shown_label",
 )
 
 
@@ -122,6 +123,7 @@ class CatalogueAdmin(RecognitionAdmin):
                     ("det_threshold", "max_detections"),
                     ("rec_threshold", "margin"),
                     ("top_k", "metric"),
+                    "shown_label",
                 ),
             },
         ),
@@ -135,6 +137,7 @@ class CatalogueAdmin(RecognitionAdmin):
                     "index_state",
                     ("product_count", "image_count"),
                     ("waiting_count", "failed_count"),
+                    ("stored_images", "stored_bytes"),
                     ("created_at", "changed_at"),
                 ),
             },
@@ -151,7 +154,7 @@ class CatalogueAdmin(RecognitionAdmin):
                     "crop_policy",
                     ("det_threshold", "max_detections"),
                     ("rec_threshold", "margin"),
-                    "top_k",
+                    ("top_k", "shown_label"),
                 )
             },
         ),
@@ -165,6 +168,8 @@ class CatalogueAdmin(RecognitionAdmin):
         "image_count",
         "waiting_count",
         "failed_count",
+        "stored_images",
+        "stored_bytes",
         "created_at",
         "changed_at",
     )
@@ -233,6 +238,15 @@ class CatalogueAdmin(RecognitionAdmin):
         obj._state.adding = False
         obj.refresh_from_db()
 
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        formset.save(commit=False)
+        for membership in formset.deleted_objects:
+            members.remove(membership)
+        for membership in formset.new_objects:
+            members.add(form.instance, membership.user, membership.role)
+        for membership, _fields in formset.changed_objects:
+            members.change(membership, membership.role)
+
     def delete_model(self, request: HttpRequest, obj: Catalogue) -> None:
         catalogues.remove(obj)
 
@@ -257,12 +271,3 @@ class CatalogueAdmin(RecognitionAdmin):
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
         )
-
-
-@admin.register(Membership)
-class MembershipAdmin(RecognitionAdmin):
-    list_display = ("user", "catalogue", "role", "created_at")
-    list_select_related = ("user", "catalogue")
-    list_filter = ("role", "catalogue")
-    search_fields = ("user__username", "catalogue__name")
-    autocomplete_fields = ("user", "catalogue")

@@ -88,7 +88,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
     list_display_links = ("small_picture", "number")
     list_select_related = ("product", "catalogue")
     list_filter = ("state", ReasonFilter, "box_source", "catalogue")
-    search_fields = ("product__label", "source_name", "=checksum")
+    search_fields = ("product__label", "source_name", "=checksum", "=external_id")
     autocomplete_fields = ("product",)
     actions = ("try_again",)
     fieldsets = (
@@ -98,8 +98,8 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
             {
                 "fields": (
                     ("number", "catalogue"),
-                    ("source_name", "size"),
-                    "checksum",
+                    ("source_name", "external_id"),
+                    ("checksum", "size"),
                     ("box", "box_source"),
                     ("added_by", "created_at"),
                 )
@@ -121,7 +121,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
             for _title, options in self.fieldsets
             for line in options["fields"]
             for name in (line if isinstance(line, tuple) else (line,))
-            if name != "product"
+            if name not in ("product", "box")
         ]
 
     @display(description=_("size"))
@@ -148,7 +148,10 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
             if not added.created:
                 raise Conflict(f"“{product}” has this picture already: {added.image}", field="file")
             obj.__dict__.update(added.image.__dict__)
-        elif "product" in form.changed_data and not gallery.move_images([obj], given["product"]):
+            return
+        if "box" in form.changed_data:
+            gallery.set_box(obj, given["box"])
+        if "product" in form.changed_data and not gallery.move_images([obj], given["product"]):
             messages.warning(
                 request, _("That product has this picture already, so this one was removed.")
             )

@@ -66,6 +66,7 @@ class JobAdmin(WithState, ReadOnlyAdmin):
         ("kind", "catalogue"),
         ("coloured_state", "error"),
         "progress",
+        ("source_name", "dry_run"),
         ("started_by", "key"),
         ("created_at", "finished_at"),
     )

@@ -15,10 +15,28 @@ from django.utils.translation import ngettext
 from unfold.decorators import action, display
 
 from recognition.admin.work import RecognitionAdmin, counted, going, thumbnail
+from recognition.errors import RecognitionError
 from recognition.models import GalleryImage, Product
-from recognition.services import gallery
+from recognition.services import gallery, trash
 
 SHOWN = 24
+
+
+class PlaceFilter(admin.SimpleListFilter):
+    """The trash instead of the shelves."""
+
+    title = _("place")
+    parameter_name = "place"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("trash", _("in the trash"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:
+        return queryset  # `ProductAdmin.get_queryset` has chosen the manager already
+
+
+def in_trash(request: HttpRequest) -> bool:
+    return request.GET.get(PlaceFilter.parameter_name) == "trash"
 
 
 @admin.register(Product)
@@ -34,23 +52,48 @@ class ProductAdmin(RecognitionAdmin):
     )
     list_display_links = ("cover", "label")
     list_select_related = ("catalogue",)
-    list_filter = ("is_active", "catalogue")
-    search_fields = ("label", "category", "catalogue__name")
+    list_filter = ("is_active", PlaceFilter, "catalogue")
+    search_fields = ("label", "category", "=external_id", "=sku", "=barcode", "catalogue__name")
     autocomplete_fields = ("catalogue",)
-    actions = ("activate", "deactivate", "try_again")
-    fields = ("catalogue", "label", "category", "attributes", "is_active", "gallery")
-    readonly_fields = ("gallery",)
+    actions = ("activate", "deactivate", "try_again", "restore")
+    fieldsets = (
+        (None, {"fields": ("catalogue", ("label", "is_active"), "gallery")}),
+        (
+            _("Details"),
+            {
+                "fields": (
+                    ("external_id", "category"),
+                    ("sku", "barcode"),
+                    ("price", "currency"),
+                    "names",
+                    "attributes",
+                    "description",
+                )
+            },
+        ),
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Product]:
-        images = GalleryImage.objects.order_by("pk").filter(product=OuterRef("pk"))
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(
-                cover_pk=Subquery(images.values("pk")[:1]),
-                images_n=counted(GalleryImage.objects, "product"),
-            )
+        images = GalleryImage.everything.order_by("pk").filter(product=OuterRef("pk"))
+        rows = super().get_queryset(request)
+        if in_trash(request):
+            rows = Product.everything.in_trash().order_by("-removed_at")
+        return rows.annotate(
+            cover_pk=Subquery(images.values("pk")[:1]),
+            images_n=counted(GalleryImage.everything, "product"),
         )
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = self.list_display
+        return (*shown[:-2], "removed_at") if in_trash(request) else shown
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        return None if in_trash(request) else self.list_display_links
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        there = in_trash(request)
+        actions = super().get_actions(request)
+        return {name: one for name, one in actions.items() if (name == "restore") is there}
 
     def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> Any:
         # Moving between catalogues is not a matter of one field.
@@ -92,7 +135,9 @@ class ProductAdmin(RecognitionAdmin):
         if change:
             gallery.change_product(obj, **{name: given[name] for name in form.changed_data})
             return
-        fields = {name: given[name] for name in ("category", "attributes", "is_active")}
+        fields = {
+            name: value for name, value in given.items() if name not in ("catalogue", "label")
+        }
         made = gallery.create_product(obj.catalogue, obj.label, **fields)
         obj.pk = made.pk
         obj._state.adding = False
@@ -125,6 +170,16 @@ class ProductAdmin(RecognitionAdmin):
             request,
             ngettext("%(n)d product changed.", "%(n)d products changed.", count) % {"n": count},
         )
+
+    @action(description=_("Restore"), permissions=["change"])
+    def restore(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        for product in queryset:
+            try:
+                trash.restore(product)
+            except RecognitionError as error:
+                messages.error(request, f"{product}: {error.message}")
+            else:
+                messages.success(request, _("%(product)s is back.") % {"product": product})
 
     @action(description=_("Try failed pictures again"), permissions=["change"])
     def try_again(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:

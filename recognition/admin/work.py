@@ -148,7 +148,8 @@ class WithPicture(ModelAdmin):
         self, request: HttpRequest, pk: int, side: int | None = None
     ) -> HttpResponseBase:
         """A stored file never changes, so the browser of whoever may see it keeps it."""
-        row = self.model._default_manager.filter(pk=pk).only("file").first()
+        rows = getattr(self.model, "everything", self.model._default_manager)  # the trash too
+        row = rows.filter(pk=pk).only("file").first()
         if not self.has_view_permission(request, row):
             raise PermissionDenied
         if row is None or (side is not None and side not in self.SIDES):

@@ -31,7 +31,7 @@ from recognition.models import (
     Role,
     User,
 )
-from recognition.services import catalogues
+from recognition.services import catalogues, feature_models
 
 
 class FeatureModelSerializer(serializers.ModelSerializer[FeatureModel]):
@@ -46,8 +46,8 @@ class CatalogueSerializer(ReadSerializer):
     owner = serializers.CharField(source="owner.username")
     role = serializers.SerializerMethodField(help_text="What you may do in it.")
     feature_model = FeatureModelSerializer(source="index.feature_model")
-    metric = serializers.ChoiceField(source="index.metric", choices=Metric)
-    index_type = serializers.ChoiceField(source="index.index_type", choices=IndexType)
+    metric = serializers.ChoiceField(source="index.metric", choices=Metric.choices)
+    index_type = serializers.ChoiceField(source="index.index_type", choices=IndexType.choices)
 
     class Meta:
         model = Catalogue
@@ -72,7 +72,7 @@ class CatalogueSerializer(ReadSerializer):
         ]
         read_only_fields = fields
 
-    @extend_schema_field(serializers.ChoiceField(choices=Role))
+    @extend_schema_field(serializers.ChoiceField(choices=Role.choices))
     def get_role(self, catalogue: Any) -> str:
         role, token = Role(catalogue.my_role), self.context["request"].user.token
         return min(role, Role(token.role), key=lambda one: one.rank) if token else role
@@ -89,8 +89,8 @@ class CatalogueChange(WriteSerializer):
         required=False,
         help_text="Name of an installed detection model; empty: the whole picture is one object.",
     )
-    metric = serializers.ChoiceField(choices=Metric, required=False)
-    crop_policy = serializers.ChoiceField(choices=CropPolicy, required=False)
+    metric = serializers.ChoiceField(choices=Metric.choices, required=False)
+    crop_policy = serializers.ChoiceField(choices=CropPolicy.choices, required=False)
     det_threshold = Number(min_value=0, max_value=1, required=False)
     rec_threshold = Number(
         min_value=-1,
@@ -110,7 +110,7 @@ class CatalogueCreate(CatalogueChange):
     feature_model = serializers.CharField(
         max_length=100, required=False, help_text="Name of an installed feature model."
     )
-    index_type = serializers.ChoiceField(choices=IndexType, required=False)
+    index_type = serializers.ChoiceField(choices=IndexType.choices, required=False)
 
 
 Statistics = inline_serializer(
@@ -126,9 +126,9 @@ Statistics = inline_serializer(
         "index": inline_serializer(
             "IndexFigures",
             {
-                "state": serializers.ChoiceField(choices=IndexState),
-                "type": serializers.ChoiceField(choices=IndexType),
-                "metric": serializers.ChoiceField(choices=Metric),
+                "state": serializers.ChoiceField(choices=IndexState.choices),
+                "type": serializers.ChoiceField(choices=IndexType.choices),
+                "metric": serializers.ChoiceField(choices=Metric.choices),
                 "built_with": serializers.DictField(),
                 "build_error": serializers.CharField(),
             },
@@ -192,10 +192,8 @@ class CatalogueListView(ListModelMixin, ApiView):
         user = cast(User, request.user)
         catalogues.require_may_create(user)
         settings = self.read(CatalogueCreate)
-        try:
-            made = catalogues.create(owner=user, **settings)
-        except ModelUnavailable as error:
-            raise _unknown_model(error, settings) from error
+        _require_models(settings)
+        made = catalogues.create(owner=user, **settings)
         return _answer(_shown(request).get(pk=made.pk), request, 201)
 
 
@@ -213,14 +211,12 @@ class CatalogueView(InCatalogue, ApiView):
     def partial_update(self, request: Request, key: Any) -> Response:
         """Change settings."""
         changes = self.read(CatalogueChange, partial=True)
+        _require_models(changes)
         with transaction.atomic():
             locked = _shown(request).select_for_update(of=("self",), no_key=True)
             catalogue = get_object_or_404(locked, key=key)
             require_match(request, etag(CatalogueSerializer, catalogue, request))
-            try:
-                catalogues.change(catalogue, **changes)
-            except ModelUnavailable as error:
-                raise _unknown_model(error, changes) from error
+            catalogues.change(catalogue, **changes)
         return _answer(catalogue, request)
 
     @extend_schema(operation_id="catalogues_remove", responses={204: None})
@@ -242,9 +238,18 @@ class StatisticsView(InCatalogue, ApiView):
         return Response(catalogues.statistics(self.catalogue))
 
 
-def _unknown_model(error: ModelUnavailable, given: dict[str, Any]) -> ModelUnavailable | BadInput:
-    """A model that the caller named is the caller's error; the site's own default is ours."""
-    for field in ("feature_model", "detector"):
-        if given.get(field):
-            return BadInput(error.message, field=field)
-    return error
+def _require_models(given: dict[str, Any]) -> None:
+    """Raises BadInput for a model that the caller names and the site does not have.
+
+    What is missing of the site's own defaults stays a fault of the site (503).
+    """
+    checks = {
+        "feature_model": feature_models.installed,
+        "detector": feature_models.require_detector,
+    }
+    for field, check in checks.items():
+        if name := given.get(field):
+            try:
+                check(name)
+            except (ModelUnavailable, BadInput) as error:
+                raise BadInput(error.message, field=field) from error

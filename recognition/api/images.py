@@ -29,6 +29,7 @@ from recognition.api.base import (
     form_json,
 )
 from recognition.api.errors import describe
+from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.errors import RecognitionError
@@ -81,7 +82,7 @@ class ImageSerializer(ReadSerializer):
         return reverse(route, [key, image.number], request=self.context["request"])
 
 
-class _Item(WriteSerializer):
+class ImageItem(WriteSerializer):
     label = serializers.CharField(max_length=gallery.MAX_LABEL, help_text="Of the product.")
     image = serializers.CharField(
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
@@ -101,7 +102,7 @@ class _Item(WriteSerializer):
 class ImagesJson(WriteSerializer):
     """Pictures in base64 or by URL, each with its label."""
 
-    images = _Item(many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES)
+    images = ImageItem(many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES)
 
     def validate_images(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if sum("url" in item for item in value) > MAX_URLS:
@@ -153,6 +154,16 @@ Uploaded = inline_serializer(
 )
 
 
+Removed = inline_serializer(
+    "Removed",
+    {
+        "removed": serializers.IntegerField(),
+        "unknown": serializers.ListField(child=serializers.IntegerField()),
+    },
+)
+Retried = inline_serializer("Retried", {"retried": serializers.IntegerField()})
+
+
 class Numbers(WriteSerializer):
     numbers = serializers.ListField(
         child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
@@ -176,10 +187,10 @@ class ImageFilter(django_filters.FilterSet):
     product = django_filters.NumberFilter(field_name="product_id", label="Id of the product.")
     label = django_filters.CharFilter(field_name="product__label", label="The whole label.")
     checksum = django_filters.CharFilter(label="SHA-256 of the file sent.")
-    created_after = django_filters.IsoDateTimeFilter(
+    created_after = MomentFilter(
         field_name="created_at", lookup_expr="gte", label="Added then or later (ISO 8601)."
     )
-    created_before = django_filters.IsoDateTimeFilter(
+    created_before = MomentFilter(
         field_name="created_at", lookup_expr="lt", label="Added before (ISO 8601)."
     )
 
@@ -290,13 +301,7 @@ class ImagesRemoveView(InCatalogue, ApiView):
     @extend_schema(
         operation_id="images_remove_many",
         request=Numbers,
-        responses=inline_serializer(
-            "Removed",
-            {
-                "removed": serializers.IntegerField(),
-                "unknown": serializers.ListField(child=serializers.IntegerField()),
-            },
-        ),
+        responses={200: Removed},
     )
     def create(self, request: Request, key: Any) -> Response:
         """Remove many images at once; numbers that the catalogue does not have are listed."""
@@ -312,7 +317,7 @@ class ImagesRetryView(InCatalogue, ApiView):
     @extend_schema(
         operation_id="images_retry",
         request=MaybeNumbers,
-        responses=inline_serializer("Retried", {"retried": serializers.IntegerField()}),
+        responses={200: Retried},
     )
     def create(self, request: Request, key: Any) -> Response:
         """Try failed images again: those named, or all."""

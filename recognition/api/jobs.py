@@ -44,7 +44,7 @@ class JobLineSerializer(ReadSerializer):
         source="image.number", default=None, allow_null=True, help_text="Its number, if it has one."
     )
     image_state = serializers.ChoiceField(
-        source="image.state", choices=State, default=None, allow_null=True
+        source="image.state", choices=State.choices, default=None, allow_null=True
     )
 
     class Meta:

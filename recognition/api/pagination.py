@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -20,6 +21,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
+
+from recognition.api.filters import in_utc
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
@@ -104,12 +107,14 @@ class CursorPagination(BasePagination):
         if field == "pk":
             return queryset.filter(**{f"pk__{lookup}": cursor.pk})
         try:
-            # Said this way, and not as `a > x OR (a = x AND pk > y)`, an index on the field helps.
-            return queryset.filter(**{f"{field}__{lookup}e": cursor.value}).exclude(
-                Q(**{field: cursor.value, f"pk__{'gte' if reverse else 'lte'}": cursor.pk})
-            )
+            value = queryset.model._meta.get_field(field).to_python(cursor.value)
+            value = in_utc(value) if isinstance(value, datetime) else value
         except (ValidationError, ValueError, TypeError) as error:
             raise _bad_cursor() from error
+        # Said this way, and not as `a > x OR (a = x AND pk > y)`, an index on the field helps.
+        return queryset.filter(**{f"{field}__{lookup}e": value}).exclude(
+            Q(**{field: value, f"pk__{'gte' if reverse else 'lte'}": cursor.pk})
+        )
 
     def _link(self, rows: Sequence[Any], field: str, backwards: bool) -> str | None:
         if not rows:

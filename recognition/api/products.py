@@ -19,6 +19,7 @@ from rest_framework.reverse import reverse
 
 from recognition.api.base import ApiView, ReadSerializer, WriteSerializer
 from recognition.api.conditional import etag, require_match
+from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.models import GalleryImage, Product, Role
@@ -93,7 +94,7 @@ class ProductFilter(django_filters.FilterSet):
         method="in_category", label="A category with everything below it."
     )
     is_active = django_filters.BooleanFilter()
-    changed_after = django_filters.IsoDateTimeFilter(
+    changed_after = MomentFilter(
         field_name="changed_at", lookup_expr="gte", label="Changed then or later (ISO 8601)."
     )
 
@@ -159,21 +160,21 @@ class ProductView(_Products):
         return product
 
     @extend_schema(operation_id="products_retrieve")
-    def retrieve(self, request: Request, key: Any, pk: int) -> Response:
+    def retrieve(self, request: Request, key: Any, product: int) -> Response:
         """One product."""
-        return self.answer(get_object_or_404(self.get_queryset(), pk=pk))
+        return self.answer(get_object_or_404(self.get_queryset(), pk=product))
 
     @extend_schema(operation_id="products_change", request=ProductWrite)
-    def partial_update(self, request: Request, key: Any, pk: int) -> Response:
+    def partial_update(self, request: Request, key: Any, product: int) -> Response:
         """Change a product. No vector moves; a new label is in the very next answer."""
         changes = self.read(ProductWrite, partial=True)
         with transaction.atomic():
-            product = gallery.change_product(self.locked(pk), **changes)
-        return self.answer(product)
+            changed = gallery.change_product(self.locked(product), **changes)
+        return self.answer(changed)
 
     @extend_schema(operation_id="products_remove", responses={204: None})
-    def destroy(self, request: Request, key: Any, pk: int) -> Response:
+    def destroy(self, request: Request, key: Any, product: int) -> Response:
         """Remove a product with its images."""
         with transaction.atomic():
-            gallery.remove_product(self.locked(pk))
+            gallery.remove_product(self.locked(product))
         return Response(status=204)

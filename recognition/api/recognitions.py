@@ -29,6 +29,7 @@ from recognition.api.base import (
     WriteSerializer,
     form_json,
 )
+from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.errors import Conflict
@@ -193,10 +194,10 @@ class RecognitionFilter(django_filters.FilterSet):
         choices=Status.choices, method="with_status", label="Of any of its detections."
     )
     label = django_filters.CharFilter(method="with_label", label="Of any of its matches.")
-    created_after = django_filters.IsoDateTimeFilter(
+    created_after = MomentFilter(
         field_name="created_at", lookup_expr="gte", label="Asked then or later (ISO 8601)."
     )
-    created_before = django_filters.IsoDateTimeFilter(
+    created_before = MomentFilter(
         field_name="created_at", lookup_expr="lt", label="Asked before (ISO 8601)."
     )
 

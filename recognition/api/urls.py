@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.urls import URLPattern, URLResolver, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
@@ -14,6 +16,7 @@ from recognition.api import (
     request_id,  # noqa: F401  (sets X-Request-ID on every answer)
 )
 
+_PUBLIC: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
 _LIST = {"get": "list"}
 _READ = {"get": "retrieve"}
 _LIST_CREATE = {"get": "list", "post": "create"}
@@ -24,8 +27,8 @@ _RECOGNITION = "v1/recognitions/<uuid:key>"
 
 app_name = "api"
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path("schema/", SpectacularAPIView.as_view(**_PUBLIC), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema", **_PUBLIC), name="docs"),
     path(
         "v1/catalogues",
         catalogues.CatalogueListView.as_view(_LIST_CREATE),
@@ -35,7 +38,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CATALOGUE}/statistics", catalogues.StatisticsView.as_view(_READ), name="statistics"),
     path(f"{_CATALOGUE}/products", products.ProductListView.as_view(_LIST_CREATE), name="products"),
     path(
-        f"{_CATALOGUE}/products/<int:pk>",
+        f"{_CATALOGUE}/products/<int:product>",
         products.ProductView.as_view(_READ_CHANGE_REMOVE),
         name="product",
     ),

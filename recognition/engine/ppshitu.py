@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 
 from recognition.engine.devices import Device
 from recognition.engine.registry import Role
-from recognition.engine.store import NETWORKS, ONNX, WEIGHTS, InstalledModel
+from recognition.engine.store import NETWORKS, ONNX, WEIGHTS, InstalledModel, not_a
 from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import BadInput, DeviceUnavailable, EngineFailed
 
@@ -139,7 +140,7 @@ class PaddleXDetector(_Network):
 
     def self_test(self) -> None:
         """Raise EngineFailed unless the answers about two pictures make sense."""
-        pictures = test_pictures()
+        pictures = trial_pictures()
         for picture, boxes in zip(pictures, self.detect(pictures, threshold=0.0), strict=True):
             height, width = picture.shape[:2]
             for box in boxes:
@@ -187,7 +188,7 @@ class PaddleXEmbedder(_Network):
 
     def self_test(self) -> None:
         """Raise EngineFailed unless two pictures in one batch get the vectors they get alone."""
-        pictures = test_pictures()
+        pictures = trial_pictures()
         together = self.embed(pictures)
         alone = np.concatenate([self.embed([picture]) for picture in pictures])
         if (together * alone).sum(axis=1).min() < 0.999:
@@ -199,7 +200,7 @@ class PaddleXEmbedder(_Network):
             raise EngineFailed(f"{together.shape[1]} numbers a picture instead of {self.dimension}")
 
 
-def test_pictures() -> list[Pixels]:
+def trial_pictures() -> list[Pixels]:
     """Two different pictures of different size, the same on every machine."""
     y, x = np.mgrid[:240, :320]
     shelf = np.stack([x * 255 // 319, y * 255 // 239, (x + y) % 256], axis=2).astype(np.uint8)
@@ -224,7 +225,7 @@ def _first_that_works(
     network: Callable[[Any, InstalledModel, Engine, Device], N],
 ) -> N:
     if installed.role != role:
-        raise BadInput(f"{installed.name} is a {installed.role}, not a {role}.", field="name")
+        raise not_a(role, installed)
     reasons: list[str] = []
     if threads < 1:
         raise BadInput(f"{threads} threads: at least 1 is needed.", field="threads")
@@ -329,6 +330,8 @@ def _paddlex(cache: Path, paddlex_name: str, role: Role) -> Callable[..., Any]:
     """`paddlex.create_model`, with paddlex set up not to surprise anybody."""
     # Read by paddlex once, at import. It makes directories in its cache home; it would look for
     # model hosts on the network; and it would run on the CPU when a GPU is missing.
+    if not os.access(cache, os.W_OK):  # a models directory shared read-only
+        cache = Path(tempfile.gettempdir(), f"shitu-{os.getuid()}")
     os.environ.setdefault("PADDLE_PDX_CACHE_HOME", str(cache / ".paddlex"))
     os.environ["PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK"] = "True"
     os.environ["PADDLE_PDX_DISABLE_DEVICE_FALLBACK"] = "True"

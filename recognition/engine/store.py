@@ -333,6 +333,12 @@ def ways_out(name: str) -> str:
     )
 
 
+def not_a(role: Role, model: InstalledModel) -> BadInput:
+    """The error of using a model for what it does not do."""
+    noun = {"detector": "a detector", "embedder": "an embedder"}
+    return BadInput(f"{model.name} is not {noun[role]} but {noun[model.role]}.", field="name")
+
+
 def weights_digest(files: Mapping[str, StoredFile]) -> str:
     """The identity of a model: sha256 over name and sha256 of each file that defines it.
 

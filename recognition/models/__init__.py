@@ -1,11 +1,14 @@
 """What is true. One file per concept; import from here."""
 
-from recognition.models.catalogue import Catalogue, CropPolicy, Membership, Role
+from recognition.models.audit import Action, AuditEntry, Source
+from recognition.models.catalogue import Catalogue, CropPolicy, Membership, Role, ShownLabel
 from recognition.models.gallery import BoxSource, GalleryImage
+from recognition.models.invitation import Invitation
 from recognition.models.job import Job, JobLine, LineResult
 from recognition.models.people import User
 from recognition.models.product import Product
 from recognition.models.query import Detection, Match, RecognitionQuery, Status
+from recognition.models.quota import Quota
 from recognition.models.token import ApiToken
 from recognition.models.vectors import (
     Embedding,
@@ -21,7 +24,9 @@ from recognition.models.work import State, Work
 from recognition.models.worker import Worker
 
 __all__ = [
+    "Action",
     "ApiToken",
+    "AuditEntry",
     "BoxSource",
     "Catalogue",
     "CropPolicy",
@@ -31,6 +36,7 @@ __all__ = [
     "GalleryImage",
     "IndexState",
     "IndexType",
+    "Invitation",
     "Job",
     "JobLine",
     "LineResult",
@@ -38,9 +44,12 @@ __all__ = [
     "Membership",
     "Metric",
     "Product",
+    "Quota",
     "RecallSample",
     "RecognitionQuery",
     "Role",
+    "ShownLabel",
+    "Source",
     "State",
     "Status",
     "User",

@@ -45,6 +45,14 @@ class CropPolicy(models.TextChoices):
     BOTH = "both", _("both views")
 
 
+class ShownLabel(models.TextChoices):
+    """What PaddleX clients, who know one name only, are told about a product."""
+
+    LABEL = "label", _("label")
+    SKU = "sku", _("SKU")
+    EXTERNAL_ID = "external_id", _("external id")
+
+
 class CatalogueQuerySet(models.QuerySet["Catalogue"]):
     """The one rule of access: every other queryset asks here."""
 
@@ -106,9 +114,7 @@ class Catalogue(models.Model):
     crop_policy = models.CharField(
         _("crop policy"), max_length=10, choices=CropPolicy, default=CropPolicy.WHOLE
     )
-    det_threshold = models.FloatField(
-        _("detection threshold"), default=0.5, validators=_THRESHOLD
-    )
+    det_threshold = models.FloatField(_("detection threshold"), default=0.5, validators=_THRESHOLD)
     rec_threshold = models.FloatField(
         _("recognition threshold"),
         null=True,
@@ -129,9 +135,22 @@ class Catalogue(models.Model):
         default=50,
         validators=[MinValueValidator(1), MaxValueValidator(300)],
     )
+    shown_label = models.CharField(
+        _("label for PaddleX clients"),
+        max_length=11,
+        choices=ShownLabel,
+        default=ShownLabel.LABEL,
+        help_text=_("where a product has none, its label is shown"),
+    )
 
     version = models.BigIntegerField(_("version"), default=0, editable=False)
     next_number = models.BigIntegerField(default=0, editable=False)
+    stored_images = models.BigIntegerField(
+        _("stored images"), default=0, editable=False, help_text=_("with those in the trash")
+    )
+    stored_bytes = models.BigIntegerField(
+        _("stored bytes"), default=0, editable=False, help_text=_("with those in the trash")
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     changed_at = models.DateTimeField(_("changed"), auto_now=True)
 
@@ -158,22 +177,36 @@ class Catalogue(models.Model):
             raise RuntimeError(f"catalogue {self.pk} has no search space")
         return self.index
 
-    def touch(self) -> int:
+    def touch(self, *, images: int = 0, byte_size: int = 0) -> int:
         """Move the version, last thing before the transaction commits; returns the new one.
 
-        The row lock taken here makes changes of one catalogue commit in version order.
+        `images` and `byte_size` are what the change adds to what is stored, less than 0 when it
+        takes away. The row lock taken here makes changes of one catalogue commit in version order.
         """
-        Catalogue.objects.filter(pk=self.pk).update(version=F("version") + 1)
-        self.refresh_from_db(fields=["version"])
+        return self._move(0, images, byte_size)
+
+    def take_numbers(self, count: int, *, byte_size: int = 0) -> range:
+        """Reserve vector ids, never given out before, for `count` images that are stored now.
+
+        Moves the version and the counts with them.
+        """
+        self._move(count, count, byte_size)
+        return range(self.next_number - count, self.next_number)
+
+    def _move(self, numbers: int, images: int, byte_size: int) -> int:
+        Catalogue.objects.filter(pk=self.pk).update(
+            version=F("version") + 1,
+            next_number=F("next_number") + numbers,
+            stored_images=F("stored_images") + images,
+            stored_bytes=F("stored_bytes") + byte_size,
+        )
+        self.refresh_from_db(fields=["version", "next_number", "stored_images", "stored_bytes"])
         return self.version
 
-    def take_numbers(self, count: int) -> range:
-        """Reserve `count` vector ids, never given out before, and move the version with them."""
-        Catalogue.objects.filter(pk=self.pk).update(
-            next_number=F("next_number") + count, version=F("version") + 1
-        )
-        self.refresh_from_db(fields=["next_number", "version"])
-        return range(self.next_number - count, self.next_number)
+
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        return self.filter(catalogue__in=Catalogue.objects.visible_to(user))
 
 
 class Membership(models.Model):
@@ -183,6 +216,8 @@ class Membership(models.Model):
     catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(_("role"), max_length=10, choices=Role, default=Role.VIEWER)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("membership")
@@ -200,6 +235,9 @@ class InCatalogueQuerySet(models.QuerySet[Any]):
 
     def visible_to(self, user: User | AnonymousUser) -> Self:
         return self.filter(catalogue__in=Catalogue.objects.visible_to(user))
+
+    def managed_by(self, user: User | AnonymousUser) -> Self:
+        return self.filter(catalogue__in=Catalogue.objects.managed_by(user))
 
     def editable_by(self, user: User | AnonymousUser) -> Self:
         return self.filter(catalogue__in=Catalogue.objects.editable_by(user))

@@ -30,6 +30,13 @@ class GalleryImageQuerySet(WorkQuerySet, InCatalogueQuerySet):
         return self.select_related("catalogue__index__feature_model")
 
 
+class LivingImages(models.Manager.from_queryset(GalleryImageQuerySet)):  # type: ignore[misc]
+    """Without those of products in the trash, so that nobody can forget to leave them out."""
+
+    def get_queryset(self) -> GalleryImageQuerySet:
+        return super().get_queryset().filter(removed_at__isnull=True)
+
+
 def gallery_path(image: GalleryImage, filename: str) -> str:
     """Random, spread over folders, and never the uploader's name."""
     name = uuid.uuid4().hex
@@ -40,12 +47,17 @@ class GalleryImage(Work):
     """One reference picture of one product; its file never changes.
 
     `number` is the vector id of PaddleX: small, stable, never reused in its catalogue.
-    `checksum` is the SHA-256 of the bytes that were uploaded. `box` is `[x1, y1, x2, y2]` in pixels.
+    `checksum` is the SHA-256 of the bytes that were sent. `box` is `[x1, y1, x2, y2]` in pixels.
+    `external_id` is the caller's own id; adding it again replaces the picture. An image has
+    `removed_at` exactly when its product is in the trash; only `everything` shows it then.
     """
 
     catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="images")
     product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="images")
     number = models.BigIntegerField(_("number"), editable=False)
+    external_id = models.CharField(
+        _("external id"), max_length=255, blank=True, default="", help_text=_("your own stable id")
+    )
     file = models.FileField(_("file"), upload_to=gallery_path, max_length=255)
     source_name = models.CharField(_("name of the upload"), max_length=255, blank=True, default="")
     checksum = models.CharField(max_length=64, editable=False)
@@ -59,20 +71,25 @@ class GalleryImage(Work):
     added_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
     )
+    removed_at = models.DateTimeField(_("removed"), null=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
-    objects = GalleryImageQuerySet.as_manager()
+    objects = LivingImages()
+    everything = GalleryImageQuerySet.as_manager()
 
     class Meta:
         ordering = ["-pk"]
         verbose_name = _("gallery image")
         verbose_name_plural = _("gallery images")
         constraints = [
-            models.UniqueConstraint(
-                fields=["product", "checksum"], name="image_once_per_product"
-            ),
+            models.UniqueConstraint(fields=["product", "checksum"], name="image_once_per_product"),
             models.UniqueConstraint(
                 fields=["catalogue", "number"], name="image_number_per_catalogue"
+            ),
+            models.UniqueConstraint(
+                fields=["catalogue", "external_id"],
+                condition=~Q(external_id=""),
+                name="image_external_id_per_catalogue",
             ),
         ]
         indexes = [

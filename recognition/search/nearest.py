@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from recognition.errors import EngineFailed
 from recognition.models import VectorIndex
 from recognition.search import filters, planner, wire
 from recognition.search.filters import Filter
-from recognition.search.planner import Kind, Plan
+from recognition.search.planner import Plan
 from recognition.search.wire import Vectors
 
 
@@ -53,7 +54,12 @@ class Found:
 
     neighbours: list[list[Neighbour]]
     versions: dict[int, int]
-    plan: str
+    plans: tuple[Plan, ...]
+
+    @property
+    def plan(self) -> str:
+        """In words, for whoever wants to know."""
+        return "; ".join(sorted({str(plan) for plan in self.plans}))
 
 
 def nearest(
@@ -108,8 +114,7 @@ def explain_many(questions: Sequence[Question], *, exact: bool = False) -> list[
         return [row[0] for row in cur.fetchall()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Branch:
+class _Branch(NamedTuple):
     """The part of one question that one scan answers: in one space, or in several exactly."""
 
     question: int
@@ -134,41 +139,42 @@ class _Branch:
 
 def _branches(question: Question, position: int, *, attempt: int, exact: bool) -> list[_Branch]:
     """One branch for each space with an index to use, and one for all the others together."""
-    together: dict[tuple[Plan, int | None], list[VectorIndex]] = {}
+    among = question.among or None
+    count, dimension = question.vectors.shape
+    together: dict[tuple[Plan, int], list[VectorIndex]] = {}
     for space in question.spaces:
-        if space.feature_model.dimension != question.vectors.shape[1]:
+        if space.feature_model.dimension != dimension:
             raise EngineFailed(
-                f"the question has {question.vectors.shape[1]} dimensions and the vectors of "
+                f"the question has {dimension} dimensions and the vectors of "
                 f"{space.feature_model.name} have {space.feature_model.dimension}: a question must "
                 "be embedded by the model of the space it is asked in"
             )
+        share = filters.share(space.catalogue_id, among) if among and space.index_name else 1.0
         plan = planner.choose(
             space,
             limit=question.limit,
             per_product=question.per_product,
-            share=filters.share(space.catalogue_id, question.among)
-            if question.among and space.index_name
-            else 1.0,
+            share=share,
             attempt=attempt,
             exact=exact,
         )
         # An index belongs to one space; spaces that are read exactly are read together.
-        alone = space.pk if plan.kind is Kind.INDEXED else None
+        alone = 0 if plan.exact else space.id
         together.setdefault((plan, alone), []).append(space)
     return [
         _Branch(
             position,
-            len(question.vectors),
-            tuple(sorted(space.pk for space in spaces)),
+            count,
+            tuple(sorted([space.id for space in spaces])),
             tuple(sorted({space.catalogue_id for space in spaces})),
-            question.vectors.shape[1],
+            dimension,
             plan,
             question.limit,
             question.per_product,
-            question.among or None,
+            among,
         )
         for (plan, _), spaces in together.items()
-        if len(question.vectors)
+        if count
     ]
 
 
@@ -180,10 +186,10 @@ def statement(
     params: list[object] = []
     for branch in branches:
         params += wire.halves(questions[branch.question].vectors)
-        if branch.plan.kind is Kind.EXACT:
+        if branch.plan.exact:
             params += branch.condition()[1]
     for branch in branches:
-        if branch.plan.kind is Kind.INDEXED:
+        if not branch.plan.exact:
             params += branch.condition()[1]
     return _text(tuple(catalogues), tuple(branches)), params
 
@@ -205,7 +211,7 @@ def _text(catalogues: tuple[int, ...], branches: tuple[_Branch, ...]) -> str:
     ctes: list[str] = []
     for at, branch in enumerate(branches):
         ctes.append(f"q{at} AS MATERIALIZED ({_asked(branch)})")
-        if branch.plan.kind is Kind.EXACT:
+        if branch.plan.exact:
             ctes.append(f"k{at} AS MATERIALIZED ({_listed(branch)})")
             # From the number of candidates an exact scan can tell whether it has seen everything.
             candidates, counted = _exact(branch, f"k{at}"), "count(*) OVER ()"
@@ -228,7 +234,7 @@ def _asked(branch: _Branch) -> str:
     The settings are local to the transaction, and a scan that needs the vector cannot start before
     they are made: so no second round trip, and nothing is left behind in the session.
     """
-    cast = "halfvec" if branch.plan.kind is Kind.EXACT else f"halfvec({branch.dimension})"
+    cast = "halfvec" if branch.plan.exact else f"halfvec({branch.dimension})"
     values = ", ".join(f"({i}, %b::{cast})" for i in range(branch.vectors))
     settings = "".join(
         f", set_config('{name}', '{value}', true)" for name, value in branch.plan.settings
@@ -314,7 +320,7 @@ def _ask(
         Found(
             [sorted(found, key=_best_first)[: question.limit] for found in results[i]],
             {space.catalogue_id: versions[space.catalogue_id] for space in question.spaces},
-            "; ".join(sorted({str(b.plan) for b in branches if b.question == i})),
+            tuple(branch.plan for branch in branches if branch.question == i),
         )
         for i, question in enumerate(questions)
     ], short
@@ -328,6 +334,6 @@ def _complete(branch: _Branch, results: int, candidates: int) -> bool:
     """Whether a scan found as many as were asked for, or has certainly seen everything."""
     if results == branch.limit:
         return True
-    if branch.plan.kind is Kind.INDEXED:  # it may have ended early
+    if not branch.plan.exact:  # it may have ended early
         return False
     return branch.plan.candidates is None or candidates < branch.plan.candidates

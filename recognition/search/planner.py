@@ -7,8 +7,7 @@ the constants are in docs/search.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import NamedTuple
 
 from recognition.models import IndexType, VectorIndex, View
 
@@ -21,43 +20,46 @@ MOST_EFFORT = 1_000  # pgvector's limit for ef_search
 FEWEST_CANDIDATES = 64  # when products are asked for
 MOST_VIEWS = len(View)
 
-
-class Kind(StrEnum):
-    EXACT = "exact"
-    INDEXED = "indexed"
+# Plain strings: a plan is made and compared for every question.
+_HNSW, _IVF = IndexType.HNSW32.value, IndexType.IVF.value
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How one question is answered in one space.
+class Plan(NamedTuple):
+    """How one question is answered in one space: exactly if `index_type` is empty.
 
     `candidates` is how many images are looked at before duplicates of a product are dropped, None
-    means all. `effort` is `ef_search` (HNSW) or `probes` (IVF). `attempt` counts from 0.
+    means all. `effort` is `ef_search` (HNSW) or `probes` (IVF). `go_on`: the index scan continues
+    past its effort until enough rows have passed the filter. `attempt` counts from 0.
     """
 
-    kind: Kind
     candidates: int | None
     index_type: str = ""
     effort: int = 0
+    go_on: bool = False
     attempt: int = 0
+
+    @property
+    def exact(self) -> bool:
+        return not self.index_type
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What pgvector must be told for this plan."""
-        if self.kind is Kind.EXACT:
+        if self.exact:
             return ()
-        if self.index_type == IndexType.IVF:
-            return (
-                ("ivfflat.probes", str(self.effort)),
-                ("ivfflat.iterative_scan", "relaxed_order"),
-            )
-        return ("hnsw.ef_search", str(self.effort)), ("hnsw.iterative_scan", "strict_order")
+        if self.index_type == _IVF:
+            effort, order = ("ivfflat.probes", str(self.effort)), "relaxed_order"
+        else:
+            effort, order = ("hnsw.ef_search", str(self.effort)), "strict_order"
+        if not self.go_on:
+            return (effort,)
+        return effort, (f"{effort[0].partition('.')[0]}.iterative_scan", order)
 
     def __str__(self) -> str:
         depth = "all" if self.candidates is None else str(self.candidates)
-        if self.kind is Kind.EXACT:
+        if self.exact:
             return f"exact, {depth} candidates"
-        word = "probes" if self.index_type == IndexType.IVF else "ef_search"
+        word = "probes" if self.index_type == _IVF else "ef_search"
         return f"{self.index_type}, {depth} candidates, {word} {self.effort}"
 
 
@@ -87,13 +89,15 @@ def choose(
         and limit * images < EXACT_SHARE * share * space.vectors
     )
     if not use_index:
-        return Plan(Kind.EXACT, candidates if attempt == 0 else None, attempt=attempt)
+        return Plan(candidates if attempt == 0 else None, attempt=attempt)
     widen = WIDEN**attempt / max(share, 0.01)
-    if space.built_with.get("type") == IndexType.IVF:
+    # Being ready to go on costs a tenth of the time, and what was not filtered is rarely too few.
+    go_on = attempt > 0 or share < 1.0
+    if space.built_with.get("type") == _IVF:
         effort = round(space.probes * widen)
-        return Plan(Kind.INDEXED, candidates, IndexType.IVF, effort, attempt)
-    if attempt == 0 and share == 1.0:
-        # What the graph search has found anyway costs nothing more; more would make it go on.
+        return Plan(candidates, _IVF, effort, go_on, attempt)
+    if not go_on:
+        # What the graph search has found anyway costs nothing more.
         candidates = max(views * limit, min(space.ef_search, candidates))
     effort = min(MOST_EFFORT, max(round(space.ef_search * widen), candidates))
-    return Plan(Kind.INDEXED, candidates, IndexType.HNSW32, effort, attempt)
+    return Plan(candidates, _HNSW, effort, go_on, attempt)

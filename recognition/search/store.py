@@ -15,7 +15,7 @@ from recognition.models import VectorIndex
 from recognition.search import wire
 from recognition.search.wire import Vectors
 
-COPY_FROM = 1_000  # vectors from which COPY is faster than one INSERT
+COPY_FROM = 200  # vectors from which COPY is faster than one INSERT
 _COPY_BLOCK = 5_000
 _UNIT_TOLERANCE = 1e-3
 

@@ -26,7 +26,7 @@ from recognition.models import (
     State,
 )
 from recognition.search.ranking import Ranked, rank
-from recognition.services import bell, files
+from recognition.services import bell, files, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -98,10 +98,11 @@ def _answer(asked: Sequence[_Asked]) -> None:
     if not asked:
         return
     clock = _Clock(asked)
-    _detect(asked)
-    clock.lap("detect")
-    _embed(asked)
-    clock.lap("embed")
+    with workers.counting(len(asked)):
+        _detect(asked)
+        clock.lap("detect")
+        _embed(asked)
+        clock.lap("embed")
     found = _search(asked)
     clock.lap("search")
     for one, answer in zip(asked, found, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -14,18 +15,37 @@ from django.db.models import Count, Q, Sum
 from recognition import search
 from recognition.errors import BadInput, Conflict, NotFound, RoleTooLow
 from recognition.models import (
+    Action,
     Catalogue,
     Embedding,
     GalleryImage,
     IndexType,
+    Job,
     Membership,
     Metric,
+    RecognitionQuery,
     Role,
     State,
     User,
     VectorIndex,
 )
-from recognition.services import feature_models, files
+from recognition.services import audit, feature_models, files, gallery
+
+SETTINGS = frozenset(
+    {
+        "name",
+        "description",
+        "detector",
+        "crop_policy",
+        "det_threshold",
+        "rec_threshold",
+        "margin",
+        "top_k",
+        "max_detections",
+        "shown_label",
+    }
+)
+"""Fields of Catalogue that its managers may change; `metric` and `index_type` are its index's."""
 
 
 def require(user: User | AnonymousUser, key: uuid.UUID, role: Role) -> Catalogue:
@@ -37,12 +57,22 @@ def require(user: User | AnonymousUser, key: uuid.UUID, role: Role) -> Catalogue
     catalogue = rows.visible_to(user).first()
     if catalogue is None:
         raise NotFound(f"there is no catalogue {key} among those you may see")
-    if role != Role.VIEWER and not rows.with_role(user, role).exists():
-        raise RoleTooLow(
-            f"this needs the role {role.value} in the catalogue “{catalogue.name}”, and a token "
-            "that allows it; ask one of its managers"
-        )
+    if role != Role.VIEWER:
+        require_role(user, catalogue, role)
     return catalogue
+
+
+def require_role(user: User | AnonymousUser, catalogue: Catalogue, role: Role) -> None:
+    """Raises NotFound for an outsider, RoleTooLow naming the role for a member who lacks it."""
+    rows = Catalogue.objects.filter(pk=catalogue.pk)
+    if rows.with_role(user, role).exists():
+        return
+    if not rows.visible_to(user).exists():
+        raise NotFound(f"there is no catalogue {catalogue.key} among those you may see")
+    raise RoleTooLow(
+        f"this needs the role {role.value} in the catalogue “{catalogue.name}”, and a token "
+        "that allows it; ask one of its managers"
+    )
 
 
 def require_may_create(user: User) -> None:
@@ -90,6 +120,15 @@ def create(
             )
             catalogue.save(update_fields=["index"])
             Membership.objects.create(user=owner, catalogue=catalogue, role=Role.MANAGER)
+            audit.record(
+                Action.CATALOGUE_CREATE,
+                catalogue,
+                catalogue=catalogue,
+                by=owner,
+                feature_model=model.name,
+                metric=metric,
+                index_type=index_type,
+            )
     except IntegrityError as error:
         raise Conflict(
             f"{owner} already has a catalogue named “{catalogue.name}”; choose another name",
@@ -101,28 +140,50 @@ def create(
 def change(catalogue: Catalogue, **options: Any) -> Catalogue:
     """Change settings of a catalogue; the very next answer follows them.
 
-    `metric` changes how scores are expressed (vectors have unit length, so no vector moves).
-    Raises BadInput naming the field, Conflict for a name the owner already uses.
+    `metric` changes how scores are expressed (vectors have unit length, so no vector moves),
+    `index_type` what the index is built as when it is next looked after, and another crop policy
+    has every image embedded anew. Raises BadInput naming the field, Conflict for a name the owner
+    already uses.
     """
-    metric = options.pop("metric", None)
-    for field, value in options.items():
-        setattr(catalogue, field, value)
-    if "detector" in options:
-        feature_models.require_detector(catalogue.detector)
-    if metric is not None:
-        _check_choice("metric", metric, Metric.values)
-    check(catalogue)
-    try:
-        with transaction.atomic():
-            catalogue.save(update_fields=[*options, "changed_at"])
-            if metric is not None:
-                VectorIndex.objects.filter(pk=catalogue.require_index().pk).update(metric=metric)
-                catalogue.require_index().metric = metric
-            catalogue.touch()
-    except IntegrityError as error:
-        raise Conflict(
-            f"the owner already has a catalogue named “{catalogue.name}”", field="name"
-        ) from error
+    for_index: dict[str, Any] = {
+        name: options.pop(name) for name in ("metric", "index_type") if name in options
+    }
+    if "metric" in for_index:
+        _check_choice("metric", for_index["metric"], Metric.values)
+    if "index_type" in for_index:
+        _check_choice("index_type", for_index["index_type"], IndexType.values)
+    if unknown := sorted(set(options) - SETTINGS):
+        raise BadInput(f"a catalogue has no setting {unknown[0]}", field=unknown[0])
+    with transaction.atomic():
+        now = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+        index = catalogue.require_index()
+        before = {name: getattr(now, name) for name in options}
+        changes = audit.differences(before, options) | audit.differences(
+            {name: getattr(index, name) for name in for_index}, for_index
+        )
+        for field, value in options.items():
+            setattr(catalogue, field, value)
+        if "detector" in options:
+            feature_models.require_detector(catalogue.detector)
+        check(catalogue)
+        if not changes:
+            return catalogue
+        try:
+            with transaction.atomic():
+                catalogue.save(update_fields=[*options, "changed_at"])
+        except IntegrityError as error:
+            raise Conflict(
+                f"the owner already has a catalogue named “{catalogue.name}”", field="name"
+            ) from error
+        if for_index:
+            VectorIndex.objects.filter(pk=index.pk).update(**for_index)
+            for name, value in for_index.items():
+                setattr(index, name, value)
+        if "crop_policy" in changes:
+            # After the commit: workers lock images before their catalogue, which is locked here.
+            transaction.on_commit(partial(gallery.reembed, catalogue))
+        catalogue.touch()
+        audit.record(Action.CATALOGUE_CHANGE, catalogue, catalogue=catalogue, changes=changes)
     return catalogue
 
 
@@ -181,8 +242,11 @@ def statistics(catalogue: Catalogue) -> dict[str, Any]:
 @transaction.atomic
 def remove(catalogue: Catalogue) -> None:
     """Remove a catalogue with everything in it; its files follow after the commit."""
-    names = GalleryImage.objects.filter(catalogue=catalogue).values_list("file", flat=True)
-    files.remove_on_commit([*names, *catalogue.queries.values_list("file", flat=True)])
+    for rows in (GalleryImage.everything, RecognitionQuery.objects, Job.objects):
+        files.remove_on_commit(rows.filter(catalogue=catalogue).values_list("file", flat=True))
+    audit.record(
+        Action.CATALOGUE_REMOVE, catalogue, catalogue=catalogue, images=catalogue.stored_images
+    )
     for space in catalogue.spaces.all():
         search.remove_space(space)
     catalogue.delete()

@@ -30,15 +30,14 @@ from django.forms.models import model_to_dict
 
 from recognition import tasks
 from recognition.gallery_list import write_gallery_list
-from recognition.models import Catalogue, Embedding, GalleryImage, Job, Product, User
+from recognition.models import Action, Catalogue, Embedding, GalleryImage, Job, User
 from recognition.models.job import job_path
-from recognition.services import files
+from recognition.services import audit, files, products, quotas
 from recognition.services.imports.site_archive import (
     CATALOGUE,
     CATALOGUE_FIELDS,
     EMBEDDINGS,
     FORMAT,
-    NOT_PRODUCT_FIELDS,
     SPACE_FIELDS,
     VECTORS,
     VERSION,
@@ -51,8 +50,12 @@ Written = Callable[[int, int], object]
 
 
 def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) -> Job:
-    """Queue an export; when the job is done its `file` is the ZIP."""
+    """Queue an export; when the job is done its `file` is the ZIP.
+
+    Raises LimitReached when too many jobs run.
+    """
     with transaction.atomic():
+        quotas.check_job(catalogue, by=by)
         job = Job.objects.create(
             catalogue=catalogue,
             kind=Job.Kind.EXPORT,
@@ -60,6 +63,7 @@ def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) ->
             source_name=f"{catalogue.name}.zip",
             options={"embeddings": embeddings},
         )
+        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
         tasks.wake(tasks.run_job, job.pk)
     return job
 
@@ -121,9 +125,10 @@ class _Parts:
     vectors: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gallery, self.described, self.vectors = (
-            self.stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)  # noqa: SIM115
-        )
+        self.gallery, self.described, self.vectors = (self._on_disk() for _ in range(3))
+
+    def _on_disk(self) -> IO[bytes]:
+        return self.stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
 
     def add(self, image: GalleryImage, path: str, vectors: dict[int, Any]) -> None:
         label = image.product.label
@@ -134,6 +139,7 @@ class _Parts:
                 {
                     "path": path,
                     "label": label,
+                    "external_id": image.external_id,
                     "number": image.number,
                     "box": image.box,
                     "box_source": image.box_source,
@@ -183,7 +189,7 @@ def _vectors(catalogue: Catalogue, batch: Sequence[GalleryImage]) -> dict[int, d
     for image_id, view, vector in Embedding.objects.filter(
         space=catalogue.require_index(), image__in=batch
     ).values_list("image_id", "view", "emb"):
-        found.setdefault(image_id, {})[view] = vector.to_numpy().astype("<f2")
+        found.setdefault(image_id, {})[view] = np.asarray(vector, dtype="<f2")
     return found
 
 
@@ -207,16 +213,11 @@ def _head(catalogue: Catalogue, images: int) -> Iterator[bytes]:
     own = model_to_dict(catalogue, CATALOGUE_FIELDS)
     own |= {name: getattr(space, name) for name in SPACE_FIELDS}
     own |= {"feature_model": space.feature_model.name, "digest": space.feature_model.digest}
-    products = catalogue.products.order_by("pk")
-    counts = {"products": products.count(), "images": images}
+    rows = catalogue.products.order_by("pk")
+    counts = {"products": rows.count(), "images": images}
     yield b'{"format": %b, "version": %d,\n' % (_json(FORMAT), VERSION)
     yield b'"catalogue": %b,\n"counts": %b,\n"products": [' % (_json(own), _json(counts))
-    names = [
-        one.attname
-        for one in Product._meta.concrete_fields
-        if one.name not in NOT_PRODUCT_FIELDS and not one.is_relation
-    ]
-    for position, product in enumerate(products.values(*names).iterator(chunk_size=1000)):
+    for position, product in enumerate(rows.values(*products.FIELDS).iterator(chunk_size=1000)):
         yield (b",\n" if position else b"\n") + _json(product)
     yield b'\n],\n"images": ['
 

@@ -1,71 +1,99 @@
-"""The gallery: pictures come in, go out, change their product. The next answer knows."""
+"""The gallery: pictures come in, go out, change their product. The next answer knows.
+
+Rows are locked in one order everywhere, so that nobody deadlocks: products, images, catalogues,
+users, each by primary key. A worker locks images and then the catalogue.
+"""
 
 from __future__ import annotations
 
-import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 
 from recognition import tasks
-from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
+from recognition.errors import BadInput, NotFound, RecognitionError
+from recognition.gallery_list import MAX_LABEL_LENGTH, clean_label
 from recognition.images import Picture, check_box
-from recognition.models import BoxSource, Catalogue, GalleryImage, Product, State, User
+from recognition.models import (
+    Action,
+    BoxSource,
+    Catalogue,
+    GalleryImage,
+    Product,
+    State,
+    User,
+)
 from recognition.models.gallery import gallery_path
+from recognition.models.product import check_line
 from recognition.models.work import retry as retry_rows
-from recognition.services import files
+from recognition.services import audit, files, quotas
 
-MAX_LABEL = 255
+MAX_LABEL = MAX_LABEL_LENGTH
+MAX_EXTERNAL_ID = 255
 # `add_each` stores this much at once: checked pictures are in memory until they are stored.
 _CHUNK_IMAGES, _CHUNK_BYTES = 32, 32 * 1024 * 1024
+_IDS_LOCK = 0x5EED  # class of our advisory locks
 
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """A checked picture and what it shows. `box` is `[x1, y1, x2, y2]` in its pixels."""
+    """A checked picture and what it shows. `box` is `[x1, y1, x2, y2]` in its pixels.
+
+    `external_id` is the caller's own: the image that has it already is replaced.
+    """
 
     label: str
     picture: Picture
     source_name: str = ""
     box: Sequence[float] | None = None
+    external_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of one NewImage: its row, and whether it is new or was there already."""
+    """What became of one NewImage: its row, and whether it is new or was there already.
+
+    `duplicate_of` is an image of the catalogue, of whichever product, that has the same bytes:
+    `image` itself when it was there already, None when there is no other. `replaced` says that an
+    image with the same external id made place for this one.
+    """
 
     image: GalleryImage
     created: bool
+    duplicate_of: GalleryImage | None = None
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that is not read yet. `load` reads and checks it; it may raise a RecognitionError."""
+    """A picture not read yet. `load` reads and checks it; it may raise a RecognitionError."""
 
     label: str
     load: Callable[[], Picture]
     source_name: str = ""
     box: Sequence[float] | None = None
+    external_id: str = ""
 
 
-def clean_label(label: str) -> str:
-    """A label as it is stored: Unicode NFC, no white space at the ends.
+def clean_external_id(external_id: str) -> str:
+    """A caller's own id as it is stored: one line, no white space at the ends; may be empty.
 
-    Raises BadInput for an empty label, one over 255 characters, or one with control characters.
+    Raises BadInput for control characters and for more than 255 characters.
     """
-    label = unicodedata.normalize("NFC", label).strip()
-    if not label:
-        raise BadInput("the label is empty; give the product a name", field="label")
-    if len(label) > MAX_LABEL:
+    external_id = external_id.strip()
+    if len(external_id) > MAX_EXTERNAL_ID:
         raise BadInput(
-            f"the label has {len(label)} characters, more than {MAX_LABEL}; shorten it",
-            field="label",
+            f"the external id is longer than {MAX_EXTERNAL_ID} characters", field="external_id"
         )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
-        raise BadInput("the label holds control characters; remove them", field="label")
-    return label
+    try:
+        check_line(external_id)
+    except ValidationError as error:
+        raise BadInput(f"external_id: {error.message}", field="external_id") from error
+    return external_id
 
 
 def add_image(
@@ -76,57 +104,168 @@ def add_image(
     by: User | None,
     source_name: str = "",
     box: Sequence[float] | None = None,
+    external_id: str = "",
 ) -> Added:
     """Store one gallery image and queue its embedding."""
-    return add_images(catalogue, [NewImage(label, picture, source_name, box)], by=by)[0]
+    return add_images(catalogue, [NewImage(label, picture, source_name, box, external_id)], by=by)[
+        0
+    ]
 
 
 def add_images(catalogue: Catalogue, new: Sequence[NewImage], *, by: User | None) -> list[Added]:
     """Store gallery images, in the order given, in one transaction; their embedding is queued.
 
     A picture that its product already has (same bytes) is not stored again: the row that is there
-    comes back with `created=False`. Products are made as needed. Raises BadInput for a bad label or
-    box; then nothing is stored.
+    comes back with `created=False`. One whose external id is there already replaces it in the same
+    moment, with a vector id of its own; where the bytes are the same, only the product changes and
+    no vector moves. Products are made as needed.
+
+    Raises BadInput for a bad label, box or external id, StorageFull when a quota is used up; then
+    nothing is stored.
     """
-    labels = [clean_label(item.label) for item in new]
-    boxes = [
-        list(check_box(item.box, item.picture.width, item.picture.height)) if item.box else None
-        for item in new
-    ]
+    items = [_clean(item) for item in new]
     with files.storing() as stored, transaction.atomic():
-        products = _products(catalogue, labels)
-        wanted = [
-            (products[label].pk, item.picture.checksum)
-            for label, item in zip(labels, new, strict=True)
-        ]
-        known = _known(wanted)
-        rows: dict[tuple[int, str], GalleryImage] = {}
-        for pair, label, item, box in zip(wanted, labels, new, boxes, strict=True):
-            if pair in known or pair in rows:
-                continue
-            image = GalleryImage(
-                catalogue=catalogue,
-                product=products[label],
-                checksum=item.picture.checksum,
-                source_name=item.source_name[:255],
-                width=item.picture.width,
-                height=item.picture.height,
-                byte_size=len(item.picture.data),
-                box=box,
-                box_source=BoxSource.GIVEN if box else BoxSource.NONE,
-                added_by=by,
+        shelf = _Shelf(catalogue, items)
+        added = [shelf.put(item, by, stored) for item in items]
+        shelf.write()
+        _record_added(catalogue, items, added, by)
+    return added
+
+
+def _clean(item: NewImage) -> NewImage:
+    box = item.box
+    if box is not None:
+        box = list(check_box(box, item.picture.width, item.picture.height))
+    return replace(
+        item,
+        label=clean_label(item.label),
+        box=box,
+        external_id=clean_external_id(item.external_id),
+    )
+
+
+class _Shelf:
+    """The part of a gallery that a call of `add_images` is about, locked until it commits."""
+
+    def __init__(self, catalogue: Catalogue, items: Sequence[NewImage]) -> None:
+        self._catalogue = catalogue
+        external_ids = [item.external_id for item in items if item.external_id]
+        if twice := [one for one, times in Counter(external_ids).items() if times > 1]:
+            raise BadInput(
+                f"the external id “{twice[0]}” is given to {Counter(external_ids)[twice[0]]} "
+                "pictures of one call",
+                field="external_id",
             )
-            image.file.name = files.keep(
-                gallery_path(image, f"x{item.picture.suffix}"), item.picture.data
-            )
-            stored.append(image.file.name)
-            rows[pair] = image
-        if rows:
-            for image, number in zip(rows.values(), catalogue.take_numbers(len(rows)), strict=True):
-                image.number = number
-            GalleryImage.objects.bulk_create(rows.values())
-            tasks.wake(tasks.embed_images, catalogue.pk)
-    return _in_order(wanted, rows, known)
+        if external_ids:
+            # Two calls that both find nobody with an id would otherwise both write it.
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_advisory_xact_lock(%s, %s)", [_IDS_LOCK, catalogue.pk % 2**31]
+                )
+        self._products = _products(catalogue, [item.label for item in items])
+        # In the trash too: an id that comes back replaces what has it there.
+        rows = GalleryImage.everything.filter(catalogue=catalogue, external_id__in=external_ids)
+        self._by_id = (
+            {row.external_id: row for row in rows.order_by("pk").select_for_update()}
+            if external_ids
+            else {}
+        )
+        self._same: dict[str, list[GalleryImage]] = {}
+        for row in GalleryImage.objects.filter(
+            catalogue=catalogue, checksum__in={item.picture.checksum for item in items}
+        ).order_by("pk"):
+            self._same.setdefault(row.checksum, []).append(row)
+        self._new: list[GalleryImage] = []
+        self._gone: list[GalleryImage] = []
+        self._changed: list[GalleryImage] = []
+
+    def put(self, item: NewImage, by: User | None, stored: list[str]) -> Added:
+        """Decide what becomes of one picture; a new file is stored at once, rows by `write`."""
+        product = self._products[item.label]
+        checksum = item.picture.checksum
+        same = self._same.setdefault(checksum, [])
+        twin = next((row for row in same if row.product_id == product.pk), None)
+        held = self._by_id.get(item.external_id)
+        if held is not None and held is not twin:
+            held = next((row for row in same if row.pk == held.pk), held)
+        if held is not None and held in same and (item.box is None or item.box == held.box):
+            if twin is None:  # the same picture under the same id, of another product now
+                held.product = product
+                self._changed.append(held)
+                twin = held
+            if twin is held:
+                return Added(held, created=False, duplicate_of=held)
+        if held is not None:
+            self._gone.append(held)
+            if held in same:
+                same.remove(held)
+            if twin is held:
+                twin = None
+        if twin is not None:
+            if item.external_id and not twin.external_id:
+                twin.external_id = item.external_id
+                if twin.pk is not None:
+                    self._changed.append(twin)
+            return Added(twin, created=False, duplicate_of=twin, replaced=held is not None)
+        row = self._store(product, item, by, stored)
+        duplicate = same[0] if same else None
+        same.append(row)
+        return Added(row, created=True, duplicate_of=duplicate, replaced=held is not None)
+
+    def _store(
+        self, product: Product, item: NewImage, by: User | None, stored: list[str]
+    ) -> GalleryImage:
+        row = GalleryImage(
+            catalogue=self._catalogue,
+            product=product,
+            external_id=item.external_id,
+            checksum=item.picture.checksum,
+            source_name=item.source_name[:255],
+            width=item.picture.width,
+            height=item.picture.height,
+            byte_size=len(item.picture.data),
+            box=item.box,
+            box_source=BoxSource.GIVEN if item.box else BoxSource.NONE,
+            added_by=by,
+        )
+        row.file.name = files.keep(gallery_path(row, f"x{item.picture.suffix}"), item.picture.data)
+        stored.append(row.file.name)
+        self._new.append(row)
+        return row
+
+    def write(self) -> None:
+        """Write what was decided, old rows first: their ids may be taken by the new ones."""
+        images, byte_size = _delete(self._gone)
+        GalleryImage.objects.bulk_update(self._changed, ["product", "external_id"])
+        if self._new:
+            size = sum(row.byte_size for row in self._new)
+            numbers = self._catalogue.take_numbers(len(self._new), byte_size=size)
+            for row, number in zip(self._new, numbers, strict=True):
+                row.number = number
+            GalleryImage.objects.bulk_create(self._new)
+            tasks.wake(tasks.embed_images, self._catalogue.pk)
+        if self._gone or self._changed:
+            self._catalogue.touch(images=-images, byte_size=-byte_size)
+        if self._new:
+            quotas.check_stored(self._catalogue)
+
+
+def _record_added(
+    catalogue: Catalogue, items: Sequence[NewImage], added: Sequence[Added], by: User | None
+) -> None:
+    created = [one.image for one in added if one.created]
+    replaced = sum(one.replaced for one in added)
+    if created or replaced:
+        audit.record(
+            Action.IMAGE_ADD,
+            created[0] if len(created) == 1 else None,
+            catalogue=catalogue,
+            by=by,
+            count=len(created),
+            ids=audit.ids(created),
+            labels=sorted({item.label for item in items})[:10],
+            replaced=replaced,
+        )
 
 
 def add_each(
@@ -140,7 +279,18 @@ def add_each(
     waiting: dict[int, NewImage] = {}
 
     def store() -> None:
-        became.update(zip(waiting, add_images(catalogue, [*waiting.values()], by=by), strict=True))
+        try:
+            added = add_images(catalogue, [*waiting.values()], by=by)
+            became.update(zip(waiting, added, strict=True))
+        except RecognitionError as error:
+            if len(waiting) == 1:
+                became.update(dict.fromkeys(waiting, error))
+            else:  # what does not fit together may fit one by one
+                for position, new in waiting.items():
+                    try:
+                        [became[position]] = add_images(catalogue, [new], by=by)
+                    except RecognitionError as reason:
+                        became[position] = reason
         waiting.clear()
 
     for position, upload in enumerate(uploads):
@@ -157,56 +307,36 @@ def add_each(
 
 
 def _load(upload: Upload) -> NewImage:
-    label = clean_label(upload.label)
+    label, external_id = clean_label(upload.label), clean_external_id(upload.external_id)
     picture = upload.load()
     if upload.box is not None:
         check_box(upload.box, picture.width, picture.height)
-    return NewImage(label, picture, upload.source_name, upload.box)
+    return NewImage(label, picture, upload.source_name, upload.box, external_id)
 
 
 def _products(catalogue: Catalogue, labels: Sequence[str]) -> dict[str, Product]:
-    """Product of each label, made where there is none; safe beside other writers."""
-    unique = list(dict.fromkeys(labels))
-    Product.objects.bulk_create(
-        [Product(catalogue=catalogue, label=label) for label in sorted(unique)],
-        ignore_conflicts=True,
-    )
-    return {
-        product.label: product
-        for product in Product.objects.filter(catalogue=catalogue, label__in=unique)
-    }
+    """Product of each label, made where there is none, locked until the commit.
 
-
-def _known(wanted: Sequence[tuple[int, str]]) -> dict[tuple[int, str], GalleryImage]:
-    """Rows that exist already for these (product, checksum) pairs.
-
-    The products are locked first, so that two uploads of one picture wait for each other instead
-    of both finding nothing.
+    The lock makes two uploads of one picture wait for each other instead of both finding nothing.
     """
-    product_ids = sorted({product_id for product_id, _ in wanted})
-    list(
-        Product.objects.filter(pk__in=product_ids)
-        .order_by("pk")
-        .select_for_update(no_key=True)
-        .values_list("pk", flat=True)
-    )
-    found = GalleryImage.objects.filter(
-        product_id__in=product_ids, checksum__in={checksum for _, checksum in wanted}
-    )
-    return {(image.product_id, image.checksum): image for image in found}
+    unique = sorted(set(labels))
+    while True:
+        Product.objects.bulk_create(
+            [Product(catalogue=catalogue, label=label) for label in unique], ignore_conflicts=True
+        )
+        rows = Product.objects.filter(catalogue=catalogue, label__in=unique)
+        products = {row.label: row for row in rows.order_by("pk").select_for_update(no_key=True)}
+        if len(products) == len(unique):  # else one was renamed or removed a moment ago
+            return products
 
 
-def _in_order(
-    wanted: Sequence[tuple[int, str]],
-    rows: dict[tuple[int, str], GalleryImage],
-    known: dict[tuple[int, str], GalleryImage],
-) -> list[Added]:
-    answer, seen = [], set()
-    for pair in wanted:
-        created = pair in rows and pair not in seen
-        seen.add(pair)
-        answer.append(Added(rows.get(pair) or known[pair], created))
-    return answer
+def _delete(rows: Sequence[GalleryImage]) -> tuple[int, int]:
+    """Delete locked rows, their vectors and, after the commit, files; returns images and bytes."""
+    if not rows:
+        return 0, 0
+    files.remove_on_commit([row.file.name or "" for row in rows])
+    GalleryImage.everything.filter(pk__in=[row.pk for row in rows]).delete()
+    return len(rows), sum(row.byte_size for row in rows)
 
 
 @transaction.atomic
@@ -215,17 +345,24 @@ def remove_images(catalogue: Catalogue, images: Iterable[GalleryImage]) -> int:
 
     Products stay, even without images. Returns how many images that was.
     """
-    ids = [image.pk for image in images]
     rows = list(
-        GalleryImage.objects.filter(catalogue=catalogue, pk__in=ids)
+        GalleryImage.objects.filter(catalogue=catalogue, pk__in=[image.pk for image in images])
         .order_by("pk")
         .select_for_update()
     )
     if not rows:
         return 0
-    files.remove_on_commit([row.file.name for row in rows])
-    GalleryImage.objects.filter(pk__in=[row.pk for row in rows]).delete()
-    catalogue.touch()
+    gone = audit.ids(rows)
+    images_gone, byte_size = _delete(rows)
+    catalogue.touch(images=-images_gone, byte_size=-byte_size)
+    audit.record(
+        Action.IMAGE_REMOVE,
+        rows[0] if len(rows) == 1 else None,
+        catalogue=catalogue,
+        count=len(rows),
+        ids=gone,
+        numbers=[row.number for row in rows[: audit.MOST_IDS]],
+    )
     return len(rows)
 
 
@@ -237,77 +374,109 @@ def remove_numbers(catalogue: Catalogue, numbers: Iterable[int]) -> tuple[int, l
     return remove_images(catalogue, images), [n for n in wanted if n not in known]
 
 
-@transaction.atomic
 def change_product(product: Product, **changes: Any) -> Product:
-    """Change fields of a product. No vector moves, and the next answer shows it.
+    """`products.change`."""
+    from recognition.services import products
 
-    Raises BadInput for a bad label, Conflict when another product has the label already.
-    """
-    if "label" in changes:
-        changes["label"] = clean_label(changes["label"])
-        others = Product.objects.filter(catalogue=product.catalogue, label=changes["label"])
-        if others.exclude(pk=product.pk).exists():
-            raise Conflict(
-                f"this catalogue already has a product “{changes['label']}”; merge the two, "
-                "or choose another label",
-                field="label",
-            )
-    for field, value in changes.items():
-        setattr(product, field, value)
-    try:
-        with transaction.atomic():
-            product.save(update_fields=[*changes, "changed_at"])
-    except IntegrityError as error:  # somebody else took the label a moment ago
-        raise Conflict(
-            f"this catalogue already has a product “{product.label}”", field="label"
-        ) from error
-    product.catalogue.touch()
-    return product
+    return products.change(product, **changes)
 
 
 def create_product(catalogue: Catalogue, label: str, **fields: Any) -> Product:
-    """Make a product without images. Raises BadInput, or Conflict when the label is taken."""
-    label = clean_label(label)
-    with transaction.atomic():
-        product, created = Product.objects.get_or_create(
-            catalogue=catalogue, label=label, defaults=fields
-        )
-        if not created:
-            raise Conflict(f"this catalogue already has a product “{label}”", field="label")
-        catalogue.touch()
-    return product
+    """`products.create`."""
+    from recognition.services import products
+
+    return products.create(catalogue, label, **fields)
 
 
-@transaction.atomic
 def remove_product(product: Product) -> None:
-    """Remove a product with all its images and vectors."""
-    files.remove_on_commit(product.images.values_list("file", flat=True))
-    catalogue = product.catalogue
-    product.delete()
-    catalogue.touch()
+    """`trash.put` of one product."""
+    from recognition.services import trash
+
+    trash.put(product.catalogue, [product])
 
 
 @transaction.atomic
 def move_images(images: Iterable[GalleryImage], to: Product) -> int:
     """Relabel: give images to another product of the same catalogue. No vector moves.
 
-    A picture that the product has already is removed instead. Raises NotFound when an image is of
-    another catalogue.
+    A picture that the product has already is removed instead. Returns how many it has got. Raises
+    NotFound when an image is of another catalogue, or the product is gone.
     """
-    rows = list(
-        GalleryImage.objects.filter(pk__in=[image.pk for image in images])
-        .order_by("pk")
-        .select_for_update()
-    )
+    ids = [image.pk for image in images]
+    lock_products(to.catalogue, [to])
+    rows = list(GalleryImage.objects.filter(pk__in=ids).order_by("pk").select_for_update())
     if any(row.catalogue_id != to.catalogue_id for row in rows):
         raise NotFound("an image is not in this product's catalogue", field="images")
+    moved = give(rows, to)
+    if rows:
+        to.catalogue.touch()
+        audit.record(
+            Action.IMAGE_MOVE,
+            to,
+            catalogue=to.catalogue,
+            count=moved,
+            ids=audit.ids(rows),
+            doubles_removed=sum(row.product_id != to.pk for row in rows) - moved,
+        )
+    return moved
+
+
+def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
+    """Lock living products of a catalogue until the commit, and read them again; in the order of
+    their primary keys. Raises NotFound when one is gone or not of this catalogue."""
+    ids = {product.pk for product in products}
+    rows = list(
+        Product.objects.filter(catalogue=catalogue, pk__in=ids)
+        .order_by("pk")
+        .select_for_update(no_key=True)
+    )
+    if len(rows) != len(ids):
+        missing = min(ids - {row.pk for row in rows})
+        raise NotFound(f"this catalogue has no product {missing}", field="products")
+    return rows
+
+
+def give(rows: Sequence[GalleryImage], to: Product) -> int:
+    """Give locked images to a locked product of the same catalogue; returns how many it got.
+
+    What it has already is deleted, counted in the catalogue, and not counted here.
+    """
+    coming = [row for row in rows if row.product_id != to.pk]
     there = set(to.images.values_list("checksum", flat=True))
-    doubles = [row for row in rows if row.checksum in there and row.product_id != to.pk]
-    moved = [row for row in rows if row not in doubles]
-    remove_images(to.catalogue, doubles)
+    moved: list[GalleryImage] = []
+    doubles: list[GalleryImage] = []
+    for row in coming:
+        (doubles if row.checksum in there else moved).append(row)
+        there.add(row.checksum)
+    if doubles:
+        images, byte_size = _delete(doubles)
+        to.catalogue.touch(images=-images, byte_size=-byte_size)
     GalleryImage.objects.filter(pk__in=[row.pk for row in moved]).update(product=to)
-    to.catalogue.touch()
     return len(moved)
+
+
+@transaction.atomic
+def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
+    """Say where in the picture the product is (None: leave it to the detector), and embed anew.
+
+    Until that is done the old vector answers. Raises BadInput for a box outside of the picture.
+    """
+    wanted = list(check_box(box, image.width, image.height)) if box is not None else None
+    row = GalleryImage.objects.select_for_update().filter(pk=image.pk).first()
+    if row is None:
+        raise NotFound("the image was removed meanwhile")
+    source = BoxSource.GIVEN if wanted else BoxSource.NONE
+    if (row.box, row.box_source) == (wanted, source):
+        return image
+    audit.record(
+        Action.IMAGE_CHANGE, row, catalogue=row.catalogue, changes={"box": [row.box, wanted]}
+    )
+    image.box, image.box_source = wanted, source
+    image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None
+    image.save(update_fields=["box", "box_source", "state", "error", "attempts", "lease_until"])
+    tasks.wake(tasks.embed_images, image.catalogue_id)
+    row.catalogue.touch()
+    return image
 
 
 def retry(images: Iterable[GalleryImage]) -> int:
@@ -315,16 +484,24 @@ def retry(images: Iterable[GalleryImage]) -> int:
     rows = list(images)
     with transaction.atomic():
         count = retry_rows(rows)
-        for catalogue_id in {row.catalogue_id for row in rows}:
-            tasks.wake(tasks.embed_images, catalogue_id)
+        for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in rows}):
+            tasks.wake(tasks.embed_images, catalogue.pk)
+            mine = [row for row in rows if row.catalogue_id == catalogue.pk]
+            audit.record(
+                Action.IMAGE_RETRY, catalogue=catalogue, count=len(mine), ids=audit.ids(mine)
+            )
     return count
 
 
 def reembed(catalogue: Catalogue) -> int:
-    """Have every image embedded anew, for instance after the crop policy changed."""
+    """Have every image embedded anew, for instance after the crop policy changed.
+
+    Those in the trash too, as soon as they are restored.
+    """
     with transaction.atomic():
-        count = GalleryImage.objects.filter(catalogue=catalogue).update(
+        count = GalleryImage.everything.filter(catalogue=catalogue).update(
             state=State.PENDING, error="", attempts=0, lease_until=None
         )
         tasks.wake(tasks.embed_images, catalogue.pk)
+        audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
     return count

@@ -21,7 +21,7 @@ from recognition.models import (
     State,
     View,
 )
-from recognition.services import files
+from recognition.services import files, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -90,13 +90,14 @@ def _embed(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]
     if not pictures:
         return
     model = catalogue.require_index().feature_model
-    crops = _crops(catalogue, pictures)
-    vectors = get_runtime().embed(
-        model.name,
-        [crop.pixels for crop in crops],
-        batch_size=settings.SHITU_BATCH_SIZE,
-        expected_digest=model.digest,
-    )
+    with workers.counting(len(pictures)):
+        crops = _crops(catalogue, pictures)
+        vectors = get_runtime().embed(
+            model.name,
+            [crop.pixels for crop in crops],
+            batch_size=settings.SHITU_BATCH_SIZE,
+            expected_digest=model.digest,
+        )
     _finish(catalogue, crops, vectors)
 
 

@@ -1,7 +1,7 @@
 """Jobs: one process at a time works on each, and another goes on when that one dies.
 
-Whoever works on a job holds its lease, and the exact time written there is the proof: every
-transaction begins with `Lease.renew`, which fails once the job was cancelled or taken over.
+Whoever works on a job holds its lease, and the exact time written there is the proof: a transaction
+of `Lease.transaction` commits only while the job was neither cancelled nor taken over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from django.utils import timezone
 
 from recognition import tasks
 from recognition.errors import Conflict, RecognitionError
-from recognition.models import Job, LineResult, State, User
+from recognition.models import Action, Job, LineResult, State, User
+from recognition.services import audit, quotas
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,18 @@ class Lease:
             raise Superseded
         self.job.lease_until = until
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction that begins with `renew`: cancelled or taken over, the job does nothing."""
+        before = self.job.lease_until
+        try:
+            with transaction.atomic():
+                self.renew()
+                yield
+        except BaseException:
+            self.job.lease_until = before  # so it still says in the database
+            raise
+
     def renew_if_old(self) -> None:
         """`renew` once half of the time is over."""
         half = timedelta(seconds=settings.SHITU_LEASE_SECONDS / 2)
@@ -62,12 +75,28 @@ class Lease:
     def end(self, state: State, *, error: str = "") -> None:
         """Write how it ended; nothing happens when the job is no longer ours."""
         finished = None if state == State.PENDING else timezone.now()
-        self._update(state=state, error=error, lease_until=None, finished_at=finished)
+        with transaction.atomic():
+            mine = self._update(state=state, error=error, lease_until=None, finished_at=finished)
+            if mine and finished:
+                self.job.refresh_from_db()
+                _record_end(self.job)
 
     def _update(self, **changes: Any) -> int:
         return Job.objects.filter(
             pk=self.job.pk, state=State.RUNNING, lease_until=self.job.lease_until
         ).update(**changes)
+
+
+def _record_end(job: Job) -> None:
+    audit.record(
+        Action.JOB_END,
+        job,
+        catalogue=job.catalogue,
+        count=job.done,
+        failed=job.failed,
+        state=job.state,
+        reason=job.error,
+    )
 
 
 def _lease_end() -> Any:
@@ -147,13 +176,15 @@ def cancel(job: Job, *, by: User | None) -> None:
         locked.error = f"cancelled{who} after {behind}{of} lines; what was done stays"
         locked.state, locked.lease_until, locked.finished_at = State.FAILED, None, timezone.now()
         locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+        audit.record(Action.JOB_CANCEL, locked, catalogue=locked.catalogue, by=by, count=behind)
     job.refresh_from_db()
 
 
-def retry(job: Job) -> int:
+def retry(job: Job, *, by: User | None) -> int:
     """Do the failed lines again, and those a stopped job never came to; returns the failed ones.
 
-    Raises Conflict while it runs, and when there is nothing to do again.
+    Raises Conflict while it runs, and when there is nothing to do again; LimitReached when too many
+    jobs run.
     """
     with transaction.atomic():
         locked = Job.objects.select_for_update().get(pk=job.pk)
@@ -161,7 +192,9 @@ def retry(job: Job) -> int:
             raise Conflict("the job has not ended; cancel it first")
         if locked.state == State.DONE and not locked.failed:
             raise Conflict("no line of the job failed")
+        quotas.check_job(locked.catalogue, by=by)
         count = forget_errors(locked)
+        audit.record(Action.JOB_START, locked, catalogue=locked.catalogue, by=by, again=count)
         tasks.wake(tasks.run_job, locked.pk)
     job.refresh_from_db()
     return count
@@ -210,7 +243,7 @@ def _run(job: Job, progress: Progress = lambda job: None) -> bool:
     lease, started = Lease(job), time.monotonic()
     structlog.contextvars.bind_contextvars(job=str(job.key))
     try:
-        with _ending(lease):
+        with audit.for_job(job), _ending(lease):
             _runs()[job.kind](job, lease, progress)
     except Superseded:
         log.info("job_superseded")

@@ -16,7 +16,7 @@ from recognition.errors import AnswerTimeout, BadInput, RecognitionError
 from recognition.images import Picture, check_box
 from recognition.models import Catalogue, RecognitionQuery, State, User
 from recognition.models.query import query_path
-from recognition.services import bell, files
+from recognition.services import bell, files, quotas
 
 MOST_TOP_K = 100
 
@@ -57,9 +57,13 @@ def submit(
     source_name: str = "",
     options: Options | None = None,
 ) -> RecognitionQuery:
-    """Store a question and wake a worker; raises BadInput for options out of range."""
+    """Store a question and wake a worker.
+
+    Raises BadInput for options out of range, LimitReached when too many were asked.
+    """
     options = options or Options()
     options.check(picture)
+    quotas.check_query(catalogue, by=by)
     boxes = options.boxes
     if boxes is not None:
         boxes = [list(check_box(box, picture.width, picture.height)) for box in boxes]

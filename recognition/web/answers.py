@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from django.utils.translation import gettext_lazy as _
 
 from recognition.models import (
     Detection,
+    GalleryImage,
     Match,
     Metric,
+    Product,
     RecognitionQuery,
     State,
     Status,
@@ -33,9 +35,14 @@ _STARTERS = ("starter_det", "starter_rec")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One product that a region may show. `share` is the cosine in percent, for the bar."""
+    """One product that a region may show. `share` is the cosine in percent, for the bar.
 
-    match: Match
+    `product` and `image` are None when they were removed since; the label is what it was then.
+    """
+
+    label: str
+    product: Product | None
+    image: GalleryImage | None
     score: str
     share: int
 
@@ -45,7 +52,7 @@ class Region:
     """One region and what it is. Corners and sizes are CSS percentages of the picture.
 
     `at_end` and `inside` say where its plate has room: at the right edge of the region instead of
-    the left, within the region instead of above it.
+    the left, within the region instead of above it; `room` is how wide it may be.
     """
 
     number: int
@@ -57,6 +64,7 @@ class Region:
     height: str
     at_end: bool
     inside: bool
+    room: str
     candidates: Sequence[Candidate]
 
     @property
@@ -124,11 +132,11 @@ def read(query: RecognitionQuery) -> Answer:
     if query.state != State.DONE:
         return Answer(query, [], [], [])
     metric = Metric(query.answered_with.get("metric", Metric.IP))
-    matches = Match.objects.select_related("image").order_by("rank")
-    detections = query.detections.prefetch_related(Prefetch("matches", matches))
+    matches = Match.objects.select_related("image", "product").order_by("rank")
+    detections = list(query.detections.prefetch_related(Prefetch("matches", matches)))
     return Answer(
         query=query,
-        regions=[_region(detection, query, metric) for detection in detections],
+        regions=[_region(detection, query, metric, detections) for detection in detections],
         networks=_networks(query.answered_with),
         timings=[
             (label, query.timings[stage])
@@ -138,9 +146,21 @@ def read(query: RecognitionQuery) -> Answer:
     )
 
 
-def _region(detection: Detection, query: RecognitionQuery, metric: Metric) -> Region:
+def _region(
+    detection: Detection,
+    query: RecognitionQuery,
+    metric: Metric,
+    others: Iterable[Detection],
+) -> Region:
     left, right = 100 * detection.x1 / query.width, 100 * detection.x2 / query.width
     top, bottom = 100 * detection.y1 / query.height, 100 * detection.y2 / query.height
+    at_end = left > 60
+    # Up to the next plate on about the same height, so that neighbours do not cover each other.
+    ends = [
+        100 * other.x1 / query.width
+        for other in others
+        if other.x1 > detection.x1 and abs(other.y1 - detection.y1) < 0.1 * query.height
+    ]
     return Region(
         number=detection.position + 1,
         detection=detection,
@@ -149,15 +169,23 @@ def _region(detection: Detection, query: RecognitionQuery, metric: Metric) -> Re
         right=_percent(100 - right),
         width=_percent(right - left),
         height=_percent(bottom - top),
-        at_end=left > 60,
-        inside=top < 8,
+        at_end=at_end,
+        inside=top < 9,
+        room=_percent(right - left if at_end else max(min(ends, default=100) - left, right - left)),
         candidates=[_candidate(match, metric) for match in detection.matches.all()],
     )
 
 
 def _candidate(match: Match, metric: Metric) -> Candidate:
     cosine = match.score if metric.higher_is_better else 1 - match.score / 2
-    return Candidate(match, f"{match.score:.2f}", round(100 * min(max(cosine, 0), 1)))
+    product, image = match.product, match.image
+    return Candidate(
+        label=match.label,
+        product=product if product and product.removed_at is None else None,
+        image=image if image and image.removed_at is None else None,
+        score=f"{match.score:.2f}",
+        share=round(100 * min(max(cosine, 0), 1)),
+    )
 
 
 def _percent(value: float) -> str:

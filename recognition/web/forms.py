@@ -40,7 +40,7 @@ class RecogniseForm(forms.Form):
     rec_threshold = forms.FloatField(label=_("Recognition threshold"), required=False)
 
     def __init__(self, *args: Any, user: User, catalogue: Catalogue, **kwargs: Any) -> None:
-        super().__init__(*args, initial={"catalogue": catalogue.key}, **kwargs)
+        super().__init__(*args, initial={"catalogue": catalogue.key}, label_suffix="", **kwargs)
         self.fields["catalogue"].queryset = Catalogue.objects.visible_to(user).select_related(  # type: ignore[attr-defined]
             "index"
         )

@@ -117,8 +117,10 @@ def gallery(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
         products = products.filter(Q(label__icontains=text) | Q(category__icontains=text))
     page = Paginator(products, PER_PAGE).get_page(request.GET.get("page"))
     images_of = GalleryImage.objects.order_by().filter(product=OuterRef("pk"))
+    # Of this page only: in the statement that pages, they would be counted for skipped rows too.
+    shown = Product.objects.filter(pk__in=[product.pk for product in page.object_list])
     page.object_list = list(
-        page.object_list.annotate(
+        shown.annotate(
             cover=Subquery(images_of.order_by("pk").values("number")[:1]),
             image_count=Coalesce(
                 Subquery(images_of.values("product").annotate(n=Count("*")).values("n")), 0

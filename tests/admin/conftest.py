@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.utils import timezone
 
 from recognition.models import (
+    AuditEntry,
     Detection,
     GalleryImage,
+    Invitation,
     Job,
     JobLine,
     LineResult,
@@ -18,7 +21,7 @@ from recognition.models import (
     State,
     Worker,
 )
-from recognition.services import queries, tokens
+from recognition.services import queries, quotas, tokens
 from tests import factories
 
 
@@ -67,15 +70,26 @@ def rows(catalogue) -> SimpleNamespace:
     worker = Worker.objects.create(
         name="host:1", device="cpu", queues="live", batch_size=16, started_at=now, seen_at=now
     )
+    quota = quotas.change(catalogue, images=1000)
+    invitation = Invitation.objects.create(
+        catalogue=catalogue,
+        email="ben@example.org",
+        digest="0" * 64,
+        invited_by=catalogue.owner,
+        expires_at=now + timedelta(days=7),
+    )
     return SimpleNamespace(
         apitoken=token,
+        auditentry=AuditEntry.objects.latest("pk"),
         catalogue=catalogue,
         featuremodel=space.feature_model,
         galleryimage=image,
+        invitation=invitation,
         failed=failed,
         job=job,
         membership=catalogue.memberships.get(),
         product=image.product,
+        quota=quota,
         recognitionquery=query,
         user=catalogue.owner,
         vectorindex=space,

@@ -24,6 +24,7 @@ def form(catalogue) -> dict[str, object]:
         "margin": 0.02,
         "top_k": 5,
         "max_detections": 50,
+        "shown_label": "label",
         "metric": "IP",
         "index_type": "HNSW32",
         "memberships-TOTAL_FORMS": 0,

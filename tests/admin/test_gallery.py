@@ -100,16 +100,17 @@ def test_removing_pictures_moves_the_version_and_removes_files(
 
 
 def test_a_product_is_made(staff, rows):
-    form = {"catalogue": rows.catalogue.pk, "label": " black  tea ", "attributes": "{}"}
-    staff.post(reverse(f"{PRODUCTS}_add"), form | {"is_active": "on"})
-    assert Product.objects.filter(label__startswith="black").exists()
+    form = {"catalogue": rows.catalogue.pk, "label": "black tea", "sku": "T-7", "is_active": "on"}
+    staff.post(reverse(f"{PRODUCTS}_add"), form | {"attributes": '{"leaf": true}', "names": "{}"})
+    made = Product.objects.get(label="black tea")
+    assert (made.sku, made.attributes) == ("T-7", {"leaf": True})
 
 
 def test_a_taken_label_is_refused_at_the_field(staff, rows):
     other = factories.add(rows.catalogue, "oolong", 7).product
     response = staff.post(
         reverse(f"{PRODUCTS}_change", args=[other.pk]),
-        {"label": "green tea", "category": "", "attributes": "{}", "is_active": "on"},
+        {"label": "green tea", "attributes": "{}", "names": "{}", "is_active": "on"},
     )
     assert response.context["adminform"].form.errors["label"]
 
@@ -127,9 +128,48 @@ def test_products_are_switched_on_and_off(staff, rows, action, active):
     assert version() == before + 1
 
 
-def test_removing_a_product_removes_its_files(staff, rows, django_capture_on_commit_callbacks):
-    name = rows.galleryimage.file.name
-    with django_capture_on_commit_callbacks(execute=True):
-        staff.post(reverse(f"{PRODUCTS}_delete", args=[rows.product.pk]), {"post": "yes"})
+def test_a_removed_product_goes_to_the_trash_and_comes_back(staff, rows):
+    staff.post(reverse(f"{PRODUCTS}_delete", args=[rows.product.pk]), {"post": "yes"})
     assert not Product.objects.exists()
-    assert not default_storage.exists(name)
+    trash = reverse(f"{PRODUCTS}_changelist") + "?place=trash"
+    page = staff.get(trash)
+    assert [row.pk for row in page.context["cl"].result_list] == [rows.product.pk]
+    staff.post(trash, {"action": "restore", "_selected_action": [rows.product.pk]})
+    assert Product.objects.get() == rows.product
+    assert GalleryImage.objects.count() == 2
+
+
+def test_what_is_in_the_trash_is_nowhere_else(staff, rows):
+    staff.post(reverse(f"{PRODUCTS}_delete", args=[rows.product.pk]), {"post": "yes"})
+    for address in (f"{PRODUCTS}_changelist", f"{IMAGES}_changelist"):
+        assert staff.get(reverse(address)).context["cl"].result_count == 0
+    response = staff.get(
+        reverse("admin:autocomplete"),
+        {"app_label": "recognition", "model_name": "galleryimage", "field_name": "product"},
+    )
+    assert response.json()["results"] == []
+
+
+def test_a_taken_label_is_told_when_restoring(staff, rows):
+    staff.post(reverse(f"{PRODUCTS}_delete", args=[rows.product.pk]), {"post": "yes"})
+    factories.add(rows.catalogue, "green tea", 8)
+    trash = reverse(f"{PRODUCTS}_changelist") + "?place=trash"
+    response = staff.post(
+        trash, {"action": "restore", "_selected_action": [rows.product.pk]}, follow=True
+    )
+    assert "another product is “green tea” by now" in response.content.decode()
+
+
+def test_a_box_is_given_and_the_picture_embedded_anew(staff, rows):
+    GalleryImage.objects.update(state=State.DONE)
+    form = {"product": rows.product.pk, "box": "[4, 4, 40, 30]"}
+    staff.post(reverse(f"{IMAGES}_change", args=[rows.galleryimage.pk]), form)
+    rows.galleryimage.refresh_from_db()
+    assert rows.galleryimage.box == [4, 4, 40, 30]
+    assert rows.galleryimage.state == State.PENDING
+
+
+def test_a_box_outside_of_the_picture_is_refused_at_the_field(staff, rows):
+    form = {"product": rows.product.pk, "box": "[400, 4, 900, 30]"}
+    response = staff.post(reverse(f"{IMAGES}_change", args=[rows.galleryimage.pk]), form)
+    assert response.context["adminform"].form.errors["box"]

@@ -21,12 +21,15 @@ MOST_QUERIES = 12
 def test_there_is_a_screen_for_every_concept():
     assert MODELS == [
         "apitoken",
+        "auditentry",
         "catalogue",
         "featuremodel",
         "galleryimage",
+        "invitation",
         "job",
         "membership",
         "product",
+        "quota",
         "recognitionquery",
         "user",
         "vectorindex",
@@ -53,7 +56,7 @@ def test_a_row_opens(staff, rows, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_form_for_a_new_row_opens_where_one_can_be_added(staff, rows, model):
     status = staff.get(reverse(f"admin:recognition_{model}_add")).status_code
-    addable = model in ("catalogue", "galleryimage", "membership", "product", "user")
+    addable = model in ("catalogue", "galleryimage", "membership", "product", "quota", "user")
     assert status == (200 if addable else 403)
 
 

@@ -157,7 +157,7 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
         query = queries.submit(catalogue, factories.picture(1), by=catalogue.owner)
     job = Job.objects.create(catalogue=catalogue, kind=Job.Kind.IMPORT)
     below = {"key": catalogue.key}
-    numbers = {"product": {"pk": image.product_id}, "image": {"number": image.number}}
+    numbers = {"product": {"product": image.product_id}, "image": {"number": image.number}}
     jobs = {"job": job.key}
 
     def find(name: str) -> str:

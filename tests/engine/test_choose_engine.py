@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -67,15 +68,13 @@ def test_an_unknown_engine_is_refused(rec):
 
 
 def test_an_engine_without_its_files_is_refused(starter_store, rec):
-    from dataclasses import replace
-
     files = {name: stored for name, stored in rec.files.items() if name != "inference.onnx"}
     with pytest.raises(BadInput, match="lacks the files"):
         ppshitu.load_embedder(replace(rec, files=files), CPU, engine="onnxruntime")
 
 
 def test_a_model_has_one_role(starter_store, rec):
-    with pytest.raises(BadInput, match="starter_rec is a embedder, not a detector"):
+    with pytest.raises(BadInput, match="starter_rec is not a detector but an embedder"):
         ppshitu.load_detector(rec, CPU)
 
 
@@ -119,9 +118,7 @@ def upsampling(tmp_path_factory):
     directory = tmp_path_factory.mktemp("upsampling")
     spec = paddle.static.InputSpec([None, 3, 224, 224], "float32", name="x")
     paddle.jit.save(Network(), str(directory / "inference"), input_spec=[spec])
-    settings = yaml.safe_dump(EMBEDDER_SETTINGS)
-    settings = settings.replace("size:\n", "size:\n")
-    (directory / "inference.yml").write_text(settings)
+    (directory / "inference.yml").write_text(yaml.safe_dump(EMBEDDER_SETTINGS))
     return directory
 
 
@@ -133,4 +130,4 @@ def test_an_export_that_onednn_cannot_run_falls_to_plain_paddle(upsampling, tmp_
         loaded = ppshitu.load_embedder(model, CPU)
     assert loaded.engine == "paddle"
     assert any("paddle_mkldnn" in record.getMessage() for record in caplog.records)
-    assert loaded.embed(ppshitu.test_pictures()).shape == (2, 16)
+    assert loaded.embed(ppshitu.trial_pictures()).shape == (2, 16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recognition.engine import ppshitu
-from recognition.engine.ppshitu import ENGINES, test_pictures
+from recognition.engine.ppshitu import ENGINES, trial_pictures
 from recognition.engine.types import Box
 from tests.engine.conftest import CPU
 
@@ -39,7 +39,7 @@ def test_pictures_of_different_size_keep_their_order(detector):
 
 def test_boxes_lie_inside_and_scores_above_the_threshold(detector):
     for picture, boxes in zip(
-        test_pictures(), detector.detect(test_pictures(), threshold=0.1), strict=True
+        trial_pictures(), detector.detect(trial_pictures(), threshold=0.1), strict=True
     ):
         height, width = picture.shape[:2]
         for box in boxes:
@@ -50,8 +50,8 @@ def test_boxes_lie_inside_and_scores_above_the_threshold(detector):
 @pytest.mark.parametrize("threshold", [1, 1.0, np.float32(1)])
 def test_a_threshold_of_any_kind_of_number_counts(detector, threshold):
     """PaddleX keeps every box when it is not a Python float."""
-    assert detector.detect(test_pictures(), threshold=threshold) == [[], []]
-    assert any(detector.detect(test_pictures(), threshold=type(threshold)(0)))
+    assert detector.detect(trial_pictures(), threshold=threshold) == [[], []]
+    assert any(detector.detect(trial_pictures(), threshold=type(threshold)(0)))
 
 
 def test_nothing_detected_is_the_whole_picture(runtime):
@@ -70,7 +70,7 @@ def test_without_a_detector_it_is_the_whole_picture(runtime):
 def test_all_engines_agree(starter_store, detector, engine):
     other = ppshitu.load_detector(starter_store.get("starter_det"), CPU, engine=engine)
     assert other.engine == engine
-    pictures = [*test_pictures(), two_things()[0]]
+    pictures = [*trial_pictures(), two_things()[0]]
     found = other.detect(pictures, threshold=0.1)
     for boxes, expected in zip(found, detector.detect(pictures, threshold=0.1), strict=True):
         assert len(boxes) == len(expected)

@@ -28,7 +28,7 @@ def test_a_rebuild_elsewhere_has_the_same_identity_and_compatible_vectors(starte
     again = ModelStore(tmp_path / "elsewhere")
     for model in build_starter(again, wheel=wheel):
         assert model.digest == starter_store.get(model.name).digest
-    pictures = ppshitu.test_pictures()
+    pictures = ppshitu.trial_pictures()
     here, there = (
         ppshitu.load_embedder(store.get("starter_rec"), CPU).embed(pictures)
         for store in (starter_store, again)

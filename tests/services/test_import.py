@@ -8,9 +8,9 @@ import zipfile
 import pytest
 from PIL import Image
 
-from recognition.errors import Conflict
-from recognition.models import GalleryImage, Job, JobLine, Product, State
-from recognition.services import imports, jobs
+from recognition.errors import Conflict, LimitReached
+from recognition.models import Action, AuditEntry, GalleryImage, Job, JobLine, Product, State
+from recognition.services import imports, jobs, quotas
 from tests.factories import png
 
 pytestmark = pytest.mark.django_db
@@ -193,7 +193,7 @@ class TestAgain:
         assert [result for _, result in outcome(job)] == ["error", "ok"]
 
         settings.SHITU_MAX_IMAGE_BYTES = 10_000
-        assert jobs.retry(job) == 1
+        assert jobs.retry(job, by=None) == 1
         assert job.state == State.PENDING
         jobs.run(job.pk)
         job.refresh_from_db()
@@ -201,12 +201,12 @@ class TestAgain:
         assert (job.done, job.failed, job.total) == (2, 0, 2)
         assert job.lines.get(number=2).pk == kept
         with pytest.raises(Conflict):
-            jobs.retry(job)
+            jobs.retry(job, by=None)
 
     def test_cancelling_keeps_what_is_done_and_says_so(self, catalogue, monkeypatch):
         from recognition.services.imports import runner
 
-        monkeypatch.setattr(runner, "CHUNK_LINES", 2)
+        monkeypatch.setattr(runner, "CHUNK_PICTURES", 2)
         source = {"gallery.txt": "".join(f"{n}.png tea\n" for n in range(6))}
         source |= {f"{n}.png": png(n) for n in range(6)}
         job = imports.start(catalogue, packed(source), by=catalogue.owner, name="x.zip")
@@ -222,7 +222,7 @@ class TestAgain:
         assert job.error == "cancelled by ann after 2 of 6 lines; what was done stays"
         assert catalogue.images.count() == 2 == job.lines.count()
 
-        jobs.retry(job)  # goes on where it stopped
+        jobs.retry(job, by=None)  # goes on where it stopped
         jobs.run(job.pk)
         job.refresh_from_db()
         assert (job.state, job.error, catalogue.images.count()) == (State.DONE, "", 6)
@@ -237,6 +237,46 @@ class TestAgain:
         assert jobs._run(claimed, somebody_else_takes_it) is False
         assert not catalogue.images.exists() and not JobLine.objects.exists()
         assert not list((media / "gallery").rglob("*.png"))
+
+
+def test_a_full_quota_ends_the_job_at_the_picture_for_which_there_is_no_room(catalogue):
+    quotas.change(catalogue, images=3)
+    source = {"gallery.txt": "".join(f"{n}.png tea\n" for n in range(5))}
+    source |= {f"{n}.png": png(n) for n in range(5)}
+    job = imported(catalogue, packed(source))
+    assert job.state == State.FAILED
+    assert "may hold 3 images" in job.error
+    assert catalogue.images.count() == 3 == job.lines.count()
+
+    quotas.change(catalogue, images=10)
+    jobs.retry(job, by=None)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, catalogue.images.count()) == (State.DONE, 5)
+
+
+def test_too_many_jobs_at_once_are_refused(catalogue):
+    quotas.change(catalogue, concurrent_jobs=1)
+    source = packed({"tea/1.png": png(1)})
+    imports.start(catalogue, source, by=catalogue.owner)
+    with pytest.raises(LimitReached):
+        imports.start(catalogue, source, by=catalogue.owner)
+
+
+def test_the_audit_log_tells_of_the_job_and_its_report_of_the_rest(catalogue):
+    imported(catalogue, packed({"tea/1.png": png(1), "tea/2.png": b""}))
+    start, end = AuditEntry.objects.filter(catalogue=catalogue, action__startswith="job").order_by(
+        "pk"
+    )
+    assert (start.action, start.user) == (Action.JOB_START, catalogue.owner)
+    assert (end.action, end.count, end.details["failed"]) == (Action.JOB_END, 1, 1)
+    assert not AuditEntry.objects.filter(action=Action.IMAGE_ADD).exists()
+
+
+def test_a_picture_of_two_products_is_pointed_out(catalogue):
+    job = imported(catalogue, packed({"coffee/1.png": png(1), "tea/1.png": png(1)}))
+    assert reasons(job)[2] == "another product has it too (id 0)"
+    assert labels(catalogue) == ["coffee", "tea"]
 
 
 def test_the_report_is_csv_in_input_order(catalogue):

@@ -73,7 +73,8 @@ def test_utf8_names_without_the_flag_are_read():
 def test_a_name_that_comes_twice():
     with pytest.warns(UserWarning, match="Duplicate"):
         twice = archive(("a.png", png(1)), ("a.png", png(2)))
-    assert "twice" in refusal(twice, "a.png") or Archive(twice).open("a.png")
+    assert "twice" in refusal(twice, "a.png")
+    assert list(Archive(twice).names()) == ["a.png"]
 
 
 def test_a_bomb_by_its_ratio():
@@ -95,9 +96,10 @@ def test_a_member_that_lies_about_its_size():
     data = bytearray(archive(("a.png", bytes(5_000_000)), compress=8).getvalue())
     directory = data.index(b"PK\x01\x02")
     struct.pack_into("<L", data, directory + 24, 10)  # "unpacks to 10 bytes"
-    with pytest.raises(BadInput, match="damaged"), Archive(io.BytesIO(bytes(data))).open(
-        "a.png"
-    ) as member:
+    with (
+        pytest.raises(BadInput, match="damaged"),
+        Archive(io.BytesIO(bytes(data))).open("a.png") as member,
+    ):
         member.read()
 
 
@@ -116,7 +118,9 @@ def test_a_directory_too_long_to_read(monkeypatch):
         Archive(many)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"PK\x03\x04 and no end", b"PK\x05\x06" + b"\xff" * 18])
+@pytest.mark.parametrize(
+    "data", [b"", b"PK", b"PK\x03\x04 and no end", b"PK\x05\x06" + b"\xff" * 18]
+)
 def test_damaged_archives(data):
     with pytest.raises(BadInput):
         Archive(io.BytesIO(data))
@@ -126,7 +130,9 @@ def test_damaged_archives(data):
 def test_a_bad_member_does_not_stop_the_others(catalogue):
     job = imported(
         catalogue,
-        packed({"tea/1.png": png(1), "tea/../../2.png": png(2), "tea/3.zip": b"PK", "x/4.png": png(4)}),
+        packed(
+            {"tea/1.png": png(1), "tea/../../2.png": png(2), "tea/3.zip": b"PK", "x/4.png": png(4)}
+        ),
     )
     assert labels(catalogue) == ["tea", "x"]
     assert [result for _, result in outcome(job)] == ["ok", "ok", "error", "error"]

@@ -39,8 +39,8 @@ class Command(BaseCommand):
                 call_command(
                     "build_index",
                     catalogue=showcase.NAME,
-                    gallery=str(demo.directory),
-                    labels=str(demo.gallery_list),
+                    gallery=demo.directory,
+                    labels=demo.gallery_list,
                     user=admin.username,
                     stdout=self.stdout,
                 )

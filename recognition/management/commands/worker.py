@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from argparse import ArgumentParser
 from typing import Any
 
+from celery.platforms import SecurityWarning
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
@@ -46,10 +48,13 @@ class Command(BaseCommand):
             f"queues {queues}"
         )
         self.stdout.flush()
+        # As root is how containers run; the networks and files are ours alone all the same.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         workers.announce(queues)
         try:
             app.worker_main(
                 [
+                    "--quiet",
                     "worker",
                     "--pool=solo",
                     f"--queues={queues}",

@@ -20,9 +20,9 @@ from django.core.files.storage import default_storage
 from django.db import transaction
 
 from recognition import tasks
-from recognition.models import Catalogue, GalleryImage, Job, State, User
+from recognition.models import Action, Catalogue, GalleryImage, Job, State, User
 from recognition.models.job import LOCAL_PATH, job_path
-from recognition.services import files, gallery
+from recognition.services import audit, files, gallery, quotas, trash
 from recognition.services.imports.formats import LABELS, archive_head
 from recognition.services.imports.lines import printable
 
@@ -40,6 +40,7 @@ def start(
     """Store an upload and queue its import; what is wrong with it will be in the job.
 
     `name` is what the uploader calls it. With `dry_run` every line is judged and nothing is added.
+    Raises LimitReached when too many jobs run.
     """
     job = Job(
         catalogue=catalogue,
@@ -49,9 +50,11 @@ def start(
         dry_run=dry_run,
     )
     with files.storing() as stored, transaction.atomic():
+        quotas.check_job(catalogue, by=by)
         job.file.name = default_storage.save(job_path(job, name), File(source))
         stored.append(job.file.name)
         job.save(force_insert=True)
+        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
         tasks.wake(tasks.run_job, job.pk)
     return job
 
@@ -83,21 +86,24 @@ def start_here(
             job.refresh_from_db()
             return job
     mine.update(state=State.FAILED, error="interrupted, and its source has changed since")
-    return Job.objects.create(
-        catalogue=catalogue,
-        kind=Job.Kind.IMPORT,
-        started_by=by,
-        source_name=printable(str(labels or path))[-255:],
-        options=options,
-        dry_run=dry_run,
-    )
+    with transaction.atomic():
+        job = Job.objects.create(
+            catalogue=catalogue,
+            kind=Job.Kind.IMPORT,
+            started_by=by,
+            source_name=printable(str(labels or path))[-255:],
+            options=options,
+            dry_run=dry_run,
+        )
+        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
+    return job
 
 
 def remove_others(job: Job) -> tuple[int, int]:
     """Make the catalogue hold exactly what a finished import named.
 
-    Removes the images that no line of `job` has, then products left without any. Returns how many
-    of each.
+    Removes the images that no line of `job` has; products left without any go to the trash.
+    Returns how many of each.
     """
     catalogue = job.catalogue
     removed = 0
@@ -106,13 +112,11 @@ def remove_others(job: Job) -> tuple[int, int]:
     )
     while batch := list(others.order_by("pk")[:500]):
         removed += gallery.remove_images(catalogue, batch)
-    empty = catalogue.products.filter(images__isnull=True)
-    with transaction.atomic():
-        count = empty.count()
-        if count:
-            empty.delete()
-            catalogue.touch()
-    return removed, count
+    empty = catalogue.products.filter(images__isnull=True).order_by("pk")
+    products = 0
+    while rows := list(empty[:500]):
+        products += trash.put(catalogue, rows)
+    return removed, products
 
 
 def _fingerprint(path: Path) -> list[int] | None:

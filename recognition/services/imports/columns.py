@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recognition.errors import BadInput
-from recognition.models import Product
 
 _TRUE: Final = {"1", "true", "yes", "y", "是"}
 _FALSE: Final = {"0", "false", "no", "n", "否"}
@@ -22,7 +21,9 @@ class Cells:
     """The cells of one row, understood."""
 
     label: str = ""
+    other_label: str = ""
     image: str = ""
+    image_id: str = ""
     box: list[float] | None = None
     product: dict[str, Any] = field(default_factory=dict)
 
@@ -72,7 +73,11 @@ def _numbers(cell: str) -> list[float]:
     return [float(number) for number in re.findall(_NUMBER, found[1])] if found else []
 
 
+OWN: Final = ("label", "image", "image_id", "box")
+"""Columns of the picture, and the label. `image_id` is the caller's own id of the picture."""
+
 PRODUCT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "external_id": ("external_id", text),
     "sku": ("sku", text),
     "barcode": ("barcode", text),
     "category": ("category", text),
@@ -81,17 +86,13 @@ PRODUCT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "currency": ("currency", text),
     "active": ("is_active", truth),
 }
-"""Column -> field of Product, and how a cell is read. A field that Product does not have is not
-stored, and the report says so."""
+"""Column -> field of Product, and how a cell is read; `products.clean` judges the value."""
 
 PRODUCT_MAPS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "names.": ("names", text),
     "attributes.": ("attributes", value),
 }
 """Prefix of columns -> field of Product that holds a JSON object."""
-
-ELSEWHERE: Final = ("external_id",)
-"""Columns that identify rather than describe; a product is identified by its label."""
 
 ALIASES: Final[Mapping[str, str]] = {
     "product": "label",
@@ -104,6 +105,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "file": "image",
     "bbox": "box",
     "product_id": "external_id",
+    "image_external_id": "image_id",
     "is_active": "active",
 }
 
@@ -119,13 +121,8 @@ def canonical(header: str) -> str:
 
 
 def is_known(column: str) -> bool:
-    """Whether a canonical name says something to us, stored or not."""
-    return column in ("label", "image", "box", *ELSEWHERE, *PRODUCT) or _map_of(column) is not None
-
-
-def not_stored(columns: Sequence[str]) -> list[str]:
-    """Which of these canonical names have no place to go."""
-    return [column for column in columns if column and not _goes_somewhere(column)]
+    """Whether a canonical name is one of ours."""
+    return column in OWN or column in PRODUCT or _map_of(column) is not None
 
 
 def understand(columns: Sequence[str], row: Sequence[str]) -> Cells:
@@ -138,7 +135,7 @@ def understand(columns: Sequence[str], row: Sequence[str]) -> Cells:
     cells = Cells()
     for column, cell in zip(columns, row, strict=False):
         cell = cell.strip()
-        if not cell or not _goes_somewhere(column):
+        if not cell or not is_known(column):
             continue
         try:
             _put(cells, column, cell)
@@ -152,6 +149,8 @@ def _put(cells: Cells, column: str, cell: str) -> None:
         cells.label = cell
     elif column == "image":
         cells.image = cell
+    elif column == "image_id":
+        cells.image_id = cell
     elif column == "box":
         cells.box = box(cell)
     elif (prefix := _map_of(column)) is not None:
@@ -164,16 +163,3 @@ def _put(cells: Cells, column: str, cell: str) -> None:
 
 def _map_of(column: str) -> str | None:
     return next((p for p in PRODUCT_MAPS if column.startswith(p) and column != p), None)
-
-
-def _goes_somewhere(column: str) -> bool:
-    if column in ("label", "image", "box"):
-        return True
-    prefix = _map_of(column)
-    place = PRODUCT_MAPS[prefix] if prefix is not None else PRODUCT.get(column)
-    return place is not None and place[0] in product_fields()
-
-
-def product_fields() -> frozenset[str]:
-    """Fields that Product has."""
-    return frozenset(field.name for field in Product._meta.concrete_fields)

@@ -38,7 +38,8 @@ def is_first_row(row: Sequence[str]) -> bool:
 
 
 def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
-    """One row. The label is the display name, or the product id where there is none.
+    """One row. The label is the display name; where another product has that already the id is
+    added, and where there is none it is the id.
 
     A bucket's address (`gs://`) becomes its public https one. `labels` become attributes; a key
     that comes several times becomes a list. Raises BadInput.
@@ -57,14 +58,18 @@ def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
     if image.lower().startswith("gs://"):
         image = _BUCKETS + quote(image[5:])
     attributes = _attributes(labels)
-    product: dict[str, Any] = {"category": category} if category else {}
-    attributes |= {"product-id": product_id}
+    product: dict[str, Any] = {"external_id": product_id}
+    if category:
+        product["category"] = category
     if product_set:
         attributes |= {"product-set-id": product_set}
-    product["attributes"] = attributes
+    if attributes:
+        product["attributes"] = attributes
     return Cells(
-        label=name or product_id,
+        label=name,
+        other_label=f"{name} ({product_id})" if name else product_id,
         image=image,
+        image_id=image_id,
         box=around(poly) if poly else None,
         product=product,
     )

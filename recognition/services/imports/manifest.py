@@ -70,13 +70,15 @@ def xlsx_lines(file: BinaryIO, place: Place) -> Iterator[Line]:
 def _with_header(rows: Iterator[Row], place: Place) -> Iterator[Line]:
     number, header = next(rows, (0, []))
     names = [] if isinstance(header, str) else [columns.canonical(cell) for cell in header]
-    if "label" not in names or len(set(names) - {""}) != len([name for name in names if name]):
+    if not {"label", "external_id"} & set(names) or len(set(names) - {""}) != len(
+        [name for name in names if name]
+    ):
         raise BadInput(
-            "the first row does not name the columns: one must be “label”, one “image” (a path "
-            "or URL), none may come twice",
+            "the first row does not name the columns: one must be “label” or “external_id”, one "
+            "“image” (a path or URL), none may come twice",
             field="file",
         )
-    lost = columns.not_stored(names)
+    lost = [name for name in names if name and not columns.is_known(name)]
     if lost:
         yield Line(number, printable(", ".join(header)), note=f"not stored: {', '.join(lost)}")
     yield from _lines(rows, names, columns.understand, place)
@@ -110,6 +112,8 @@ def _line(number: int, shown: str, cells: columns.Cells, place: Place) -> Line:
         number,
         shown,
         label=cells.label,
+        other_label=cells.other_label,
+        external_id=cells.image_id,
         picture=partial(_open, cells.image, place) if cells.image else None,
         source_name=cells.image,
         box=cells.box,

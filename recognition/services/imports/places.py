@@ -113,8 +113,11 @@ class Archive:
             name, reason = _judged(info)
             if info.is_dir() or _JUNK & set(PurePosixPath(name).parts):
                 continue
-            if reason or name in self._members:
-                self._refused.setdefault(name, reason or "the archive has this name twice")
+            if not reason and (name in self._members or name in self._refused):
+                reason = "the archive has this name twice"
+            if reason:
+                self._refused[name] = reason
+                self._members.pop(name, None)
             else:
                 self._members[name] = info
 

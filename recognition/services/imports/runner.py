@@ -12,21 +12,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import replace
 from hashlib import sha256
-from itertools import groupby, islice
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 import numpy as np
 from django.conf import settings
-from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import transaction
 from django.db.models import F, Max
-from django.db.models.functions import Greatest
-from django.utils import timezone
 
 from recognition import images, search
-from recognition.errors import BadInput, RecognitionError
+from recognition.errors import BadInput, Conflict, RecognitionError, StorageFull
 from recognition.models import (
     BoxSource,
     Catalogue,
@@ -34,38 +30,20 @@ from recognition.models import (
     Job,
     JobLine,
     LineResult,
-    Product,
     State,
 )
-from recognition.services import files, gallery
-from recognition.services.imports.columns import product_fields
+from recognition.services import files, gallery, products
+from recognition.services.imports.describing import describe
 from recognition.services.imports.formats import opened
-from recognition.services.imports.lines import Line, printable
-from recognition.services.imports.site_archive import NOT_PRODUCT_FIELDS
+from recognition.services.imports.lines import Checked, Line, printable
 from recognition.services.jobs import Lease, Progress
 
-CHUNK_LINES: Final = 50
+CHUNK_PICTURES: Final = 50
+CHUNK_LINES: Final = 500
 CHUNK_BYTES: Final = 32 * 2**20
 _THREADS: Final = 2  # reading and decoding release the GIL
 _AHEAD: Final = 2 * _THREADS
 _LOOK_BACK: Final = 500
-
-
-@dataclass(slots=True)
-class _Checked:
-    """A line on its way into the catalogue: what it will be, and in the end what it became."""
-
-    line: Line
-    label: str = ""
-    picture: images.Picture | None = None
-    result: LineResult = LineResult.OK
-    reason: str = ""
-    image: GalleryImage | None = None
-    product: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return len(self.picture.data) if self.picture else 0
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
@@ -77,9 +55,10 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         lease.renew(total=source.total)
         job.total = source.total
         progress(job)
-        write = _DryRun(job) if job.dry_run else _Write(job)
+        write = _DryRun(job) if job.dry_run else _Write(job, lease)
         with closing(_checked(_undone(job, source.lines, lease))) as checked:
             for chunk in _chunks(checked):
+                write.prepare(_good(chunk))
                 _commit(job, lease, chunk, write)
                 progress(job)
     behind = job.done + job.failed
@@ -105,10 +84,10 @@ def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
             yield from batch
 
 
-def _checked(lines: Iterator[Line]) -> Iterator[_Checked]:
+def _checked(lines: Iterator[Line]) -> Iterator[Checked]:
     """Each line with its picture read, decoded once and checked; in order, a few at a time."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="check") as pool:
-        ahead: deque[Future[_Checked]] = deque()
+        ahead: deque[Future[Checked]] = deque()
         try:
             for line in lines:
                 ahead.append(pool.submit(_check, line))
@@ -121,68 +100,111 @@ def _checked(lines: Iterator[Line]) -> Iterator[_Checked]:
                 future.cancel()
 
 
-def _check(line: Line) -> _Checked:
-    checked = _Checked(line)
+def _check(line: Line) -> Checked:
+    checked = Checked(line)
     if line.note:
         checked.result, checked.reason = LineResult.SKIPPED, line.note
         return checked
     try:
         if line.problem:
             raise BadInput(line.problem)
-        checked.label = gallery.clean_label(line.label)
-        checked.product = _product_fields(line)
+        checked.product = products.clean(line.product)
+        if line.label or not checked.product.get("external_id"):
+            checked.label = gallery.clean_label(line.label)
         if line.picture is not None:
+            gallery.clean_external_id(line.external_id)
             with closing(line.picture()) as file:
-                checked.picture = images.check(file)
+                picture = images.check(file)
             if line.box:
-                images.check_box(line.box, checked.picture.width, checked.picture.height)
+                images.check_box(line.box, picture.width, picture.height)
+            checked.picture = replace(picture, checksum=line.checksum or picture.checksum)
         elif not checked.product:
             raise BadInput("there is neither a picture nor anything about the product")
     except RecognitionError as error:
-        checked.result, checked.reason, checked.picture = LineResult.ERROR, error.message, None
+        checked.refuse(error.message)
     except OSError as error:
-        checked.result = LineResult.ERROR
-        checked.reason = f"the picture cannot be read: {error.strerror or type(error).__name__}"
+        checked.refuse(f"the picture cannot be read: {error.strerror or type(error).__name__}")
     return checked
 
 
-def _product_fields(line: Line) -> dict[str, Any]:
-    """Fields of Product in a line that this site has. Raises BadInput for one that is wrong."""
-    known = product_fields() - NOT_PRODUCT_FIELDS - {"label"}
-    fields = {name: value for name, value in line.product.items() if name in known}
-    for name, value in fields.items():
-        try:
-            model_field = Product._meta.get_field(name)
-            if model_field.get_internal_type() == "JSONField" and not isinstance(value, dict):
-                raise BadInput(f"{name}: it is no object of names and values", field=name)
-            fields[name] = model_field.clean(value, None)
-        except ValidationError as error:
-            raise BadInput(f"{name}: {' '.join(error.messages)}", field=name) from error
-        except FieldDoesNotExist as error:
-            raise BadInput(f"{name}: no such field", field=name) from error
-    return fields
+def _chunks(checked: Iterable[Checked]) -> Iterator[list[Checked]]:
+    """Bounded in pictures, lines, bytes and time, so that slow pictures do not outlast the lease.
 
-
-def _chunks(checked: Iterable[_Checked]) -> Iterator[list[_Checked]]:
-    """Bounded in lines, in bytes and in time, so that slow pictures do not outlast the lease."""
-    chunk: list[_Checked] = []
-    size, longest = 0, settings.SHITU_LEASE_SECONDS / 3
-    started = time.monotonic()
+    The pictures of a chunk are added by one call: their ids follow one another or are left to us,
+    and no external id comes twice.
+    """
+    chunk = _Chunk()
     for one in checked:
-        chunk.append(one)
-        size += one.size
-        if len(chunk) >= CHUNK_LINES or size >= CHUNK_BYTES or time.monotonic() - started > longest:
-            yield chunk
-            chunk, size, started = [], 0, time.monotonic()
-    if chunk:
-        yield chunk
+        if not chunk.takes(one):
+            yield chunk.lines
+            chunk = _Chunk()
+        chunk.put(one)
+        if chunk.full():
+            yield chunk.lines
+            chunk = _Chunk()
+    if chunk.lines:
+        yield chunk.lines
 
 
-def _commit(job: Job, lease: Lease, chunk: Sequence[_Checked], write: _Write | _DryRun) -> None:
-    """One chunk, all of it or nothing."""
-    with files.storing() as stored, transaction.atomic():
-        lease.renew()  # first, so that a cancelled job adds nothing and two never do the same
-        write([one for one in chunk if one.result == LineResult.OK], stored)
+class _Chunk:
+    def __init__(self) -> None:
+        self.lines: list[Checked] = []
+        self._pictures: list[Line] = []
+        self._external_ids: set[str] = set()
+        self._size, self._started = 0, time.monotonic()
+
+    def takes(self, one: Checked) -> bool:
+        if one.picture is None or not self._pictures:
+            return True
+        last = self._pictures[-1].vector_id
+        expected = None if last is None else last + 1
+        return one.line.vector_id == expected and one.line.external_id not in self._external_ids
+
+    def put(self, one: Checked) -> None:
+        self.lines.append(one)
+        if one.picture is not None:
+            self._pictures.append(one.line)
+            self._size += one.size
+            if one.line.external_id:
+                self._external_ids.add(one.line.external_id)
+
+    def full(self) -> bool:
+        return (
+            len(self._pictures) >= CHUNK_PICTURES
+            or len(self.lines) >= CHUNK_LINES
+            or self._size >= CHUNK_BYTES
+            or time.monotonic() - self._started > settings.SHITU_LEASE_SECONDS / 3
+        )
+
+
+def _good(chunk: Sequence[Checked]) -> list[Checked]:
+    return [one for one in chunk if one.result == LineResult.OK]
+
+
+def _commit(job: Job, lease: Lease, chunk: Sequence[Checked], write: _Write | _DryRun) -> None:
+    """One chunk, all of it or nothing.
+
+    What is refused as a whole is tried line by line: a line alone is refused with its reason, and
+    a full quota ends the job at the very picture for which there is no room.
+    """
+    try:
+        _commit_whole(job, lease, chunk, write)
+    except (BadInput, Conflict) as error:
+        if len(chunk) > 1:
+            for one in chunk:
+                _commit(job, lease, [one], write)
+        elif isinstance(error, StorageFull):
+            raise
+        else:
+            chunk[0].refuse(error.message)
+            _commit_whole(job, lease, chunk, write)
+
+
+def _commit_whole(
+    job: Job, lease: Lease, chunk: Sequence[Checked], write: _Write | _DryRun
+) -> None:
+    with files.storing() as stored, lease.transaction():
+        write(_good(chunk), stored)
         JobLine.objects.bulk_create(
             JobLine(
                 job=job,
@@ -202,109 +224,80 @@ def _commit(job: Job, lease: Lease, chunk: Sequence[_Checked], write: _Write | _
 
 
 class _Write:
-    """Puts the good lines of a chunk into the catalogue, inside the transaction."""
+    """Puts the good lines of a chunk into the catalogue."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, lease: Lease) -> None:
+        self._job, self._lease = job, lease
         self._catalogue: Catalogue = job.catalogue
 
-    def __call__(self, good: Sequence[_Checked], stored: list[str]) -> None:
+    def prepare(self, good: Sequence[Checked]) -> None:
+        """What comes before the transaction of the chunk and may well be done twice."""
+        describe(self._catalogue, good, self._lease.transaction)
+        first_id = next((one.line.vector_id for one in good if one.picture), None)
+        if first_id is not None:
+            Catalogue.objects.filter(pk=self._catalogue.pk, next_number__lt=first_id).update(
+                next_number=first_id
+            )
+
+    def __call__(self, good: Sequence[Checked], stored: list[str]) -> None:
         """Sets `image` and `result` of each; `stored` gets the names of the new files."""
-        if not good:
+        pictured = [(one, one.picture) for one in good if one.picture is not None]
+        if not pictured:
             return
-        changed = self._tell_products(good)
-        created = self._add([one for one in good if one.picture], stored)
-        self._keep_vectors(created)
-        if changed and not created:  # taking numbers moves the version already
-            self._catalogue.touch()
-
-    def _tell_products(self, good: Sequence[_Checked]) -> bool:
-        """Make and lock the products, and write what the lines say about them.
-
-        Locked here, in one order and before anything locks the catalogue, as `gallery` does it.
-        """
-        labels = sorted({one.label for one in good})
-        made = Product.objects.bulk_create(
-            [Product(catalogue=self._catalogue, label=label) for label in labels],
-            ignore_conflicts=True,
-        )
-        rows = Product.objects.filter(catalogue=self._catalogue, label__in=labels)
-        products = {
-            product.label: product for product in rows.order_by("pk").select_for_update(no_key=True)
-        }
-        now = timezone.now()
-        told: dict[int, Product] = {}
-        written: set[str] = set()
-        for one in good:
-            product = products[one.label]
-            for name, value in one.product.items():
-                # Names and attributes are added to; everything else is replaced.
-                before = getattr(product, name)
-                after = {**before, **value} if isinstance(before, dict) else value
-                if after != before:
-                    setattr(product, name, after)
-                    product.changed_at = now
-                    told[product.pk] = product
-                    written.add(name)
-        if told:
-            Product.objects.bulk_update(told.values(), [*sorted(written), "changed_at"])
-        return bool(told or made)
-
-    def _add(self, good: Sequence[_Checked], stored: list[str]) -> list[_Checked]:
-        """Add the pictures, run by run of vector ids to be kept; returns those that are new."""
-        created = []
-        for first_id, run in _runs(good):
-            if first_id is not None:
-                Catalogue.objects.filter(pk=self._catalogue.pk).update(
-                    next_number=Greatest(F("next_number"), first_id)
-                )
-            new = [
-                gallery.NewImage(
-                    one.label, one.picture, printable(one.line.source_name), _given_box(one.line)
-                )
-                for one in run
-                if one.picture is not None
-            ]
-            for one, added in zip(
-                run, gallery.add_images(self._catalogue, new, by=self._job.started_by), strict=True
-            ):
-                one.image = added.image
-                if added.created:
-                    stored.append(added.image.file.name)
-                    created.append(one)
-                else:
-                    one.result = LineResult.DUPLICATE
-                    one.reason = f"the product has this picture already (id {added.image.number})"
-        return created
-
-    def _keep_vectors(self, created: Sequence[_Checked]) -> None:
-        """Vectors that came with the pictures make embedding them again needless."""
-        ready = [one for one in created if one.line.vectors]
-        if not ready:
-            return
-        rows = [
-            (one.image.pk, view, vector)
-            for one in ready
-            if one.image is not None
-            for view, vector in one.line.vectors.items()
+        new = [
+            gallery.NewImage(
+                one.label,
+                picture,
+                printable(one.line.source_name),
+                _given_box(one.line),
+                one.line.external_id,
+            )
+            for one, picture in pictured
         ]
+        created: list[tuple[Line, GalleryImage]] = []
+        for (one, _), added in zip(
+            pictured, gallery.add_images(self._catalogue, new, by=self._job.started_by), strict=True
+        ):
+            one.image = added.image
+            if added.created:
+                stored.append(added.image.file.name)
+                created.append((one.line, added.image))
+                if added.replaced:
+                    one.reason = "it replaces the picture that had its id"
+                elif added.duplicate_of is not None:
+                    one.reason = f"another product has it too (id {added.duplicate_of.number})"
+            else:
+                one.result = LineResult.DUPLICATE
+                one.reason = f"the product has this picture already (id {added.image.number})"
+        self._keep_vectors(created)
+
+    def _keep_vectors(self, created: Sequence[tuple[Line, GalleryImage]]) -> None:
+        """Vectors that came with the pictures make embedding them again needless."""
+        rows = [
+            (image.pk, view, vector)
+            for line, image in created
+            for view, vector in line.vectors.items()
+        ]
+        if not rows:
+            return
         search.store(
             self._catalogue.require_index(),
             [image_id for image_id, _, _ in rows],
             [view for _, view, _ in rows],
             np.stack([vector for _, _, vector in rows]),
         )
-        kept = [one.image for one in ready if one.image is not None]
-        for one in ready:
-            if one.image is not None:
-                one.image.state = State.DONE
-                if one.line.box_was_detected:
-                    one.image.box_source = BoxSource.DETECTED
+        kept = []
+        for line, image in created:
+            if line.vectors:
+                image.state = State.DONE
+                if line.box_was_detected:
+                    image.box_source = BoxSource.DETECTED
+                kept.append(image)
         GalleryImage.objects.bulk_update(kept, ["state", "box_source"])
 
 
 class _DryRun:
-    """Says what would become of each line, and changes nothing.
+    """Says what would become of each line, judged by itself, and changes nothing.
 
     Keeps eight bytes of every picture seen, about 90 MB for a million lines.
     """
@@ -313,18 +306,21 @@ class _DryRun:
         self._catalogue = job.catalogue
         self._seen: set[bytes] = set()
 
-    def __call__(self, good: Sequence[_Checked], stored: list[str]) -> None:
-        with_picture = [one for one in good if one.picture is not None]
+    def prepare(self, good: Sequence[Checked]) -> None:
+        """Nothing."""
+
+    def __call__(self, good: Sequence[Checked], stored: list[str]) -> None:
+        pictured = [(one, one.picture) for one in good if one.picture is not None]
         there = set(
             GalleryImage.objects.filter(
                 catalogue=self._catalogue,
-                checksum__in=[one.picture.checksum for one in with_picture if one.picture],
+                checksum__in=[picture.checksum for _, picture in pictured],
             ).values_list("product__label", "checksum")
         )
-        for one in with_picture:
-            pair = (one.label, one.picture.checksum if one.picture else "")
-            mark = sha256("\0".join(pair).encode()).digest()[:8]
-            if pair in there or mark in self._seen:
+        for one, picture in pictured:
+            product = one.label or one.product.get("external_id", "")
+            mark = sha256(f"{product}\0{picture.checksum}".encode()).digest()[:8]
+            if (product, picture.checksum) in there or mark in self._seen:
                 one.result = LineResult.DUPLICATE
                 one.reason = "the product has this picture already"
             self._seen.add(mark)
@@ -333,13 +329,3 @@ class _DryRun:
 def _given_box(line: Line) -> Sequence[float] | None:
     """The box to store; one that was detected is detected anew unless its vector came along."""
     return None if line.box_was_detected and not line.vectors else line.box
-
-
-def _runs(good: Sequence[_Checked]) -> Iterator[tuple[int | None, list[_Checked]]]:
-    """Neighbours whose ids follow one another, with the first id; None where none is to be kept."""
-    for key, group in groupby(
-        enumerate(good),
-        lambda pair: None if pair[1].line.vector_id is None else pair[1].line.vector_id - pair[0],
-    ):
-        run = [one for _, one in group]
-        yield None if key is None else run[0].line.vector_id, run

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
@@ -36,11 +37,12 @@ CATALOGUE_FIELDS: Final = (
     "margin",
     "top_k",
     "max_detections",
+    "shown_label",
 )
 SPACE_FIELDS: Final = ("metric", "index_type")
-NOT_PRODUCT_FIELDS: Final = {"id", "catalogue", "created_at", "changed_at"}
 
 _MOST_MANIFEST: Final = 1 << 20
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 def head(place: Place) -> dict[str, Any]:
@@ -107,16 +109,18 @@ def _image(number: int, item: Any, place: Place, vectors: Iterator[_Row] | None)
         if vectors is not None and (row := next(vectors, None)) is not None
     }
     usable = own and all(view in View.values for view in own)
-    vector_id = item.get("number")
+    vector_id, checksum = item.get("number"), str(item.get("checksum", ""))
     return Line(
         number,
         printable(f"{item['path']}\t{item['label']}"),
         label=item["label"],
+        external_id=str(item.get("external_id", "")),
         picture=partial(place.open, item["path"]),
         source_name=str(item.get("source_name", "")),
         box=item.get("box") if isinstance(item.get("box"), list) else None,
         box_was_detected=item.get("box_source") == BoxSource.DETECTED,
         vector_id=vector_id if isinstance(vector_id, int) and 0 <= vector_id < 2**62 else None,
+        checksum=checksum if _SHA256.fullmatch(checksum) else "",
         vectors=own if usable and all(map(_is_unit, own.values())) else {},
     )
 

@@ -1,0 +1,369 @@
+"""The project's search against hand-written SQL and against FAISS, on the same generated vectors.
+
+    .venv/bin/python bench/search.py --sizes 10000,100000 --json build/search.json
+
+Times are of one question after another from one client, round trip included, in blocks that
+alternate between the contestants, so that a busy machine slows all of them alike; a ratio is the
+median over the blocks. FAISS answers with one thread, in this process. What "raw SQL" is stands in
+`RAW` and `RAW_PRODUCTS`: the best statements we know for the same rows, prepared, with binary
+parameters, over the same connection. Uses the project's database and cleans up behind itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shitu_site.settings")
+
+import django  # noqa: E402
+
+django.setup()
+
+import faiss  # noqa: E402
+from django.db import connection, connections  # noqa: E402
+
+from bench import spaces  # noqa: E402
+from bench.vectors import Clustered, Vectors, clustered  # noqa: E402
+from recognition import search  # noqa: E402
+from recognition.models import VectorIndex, View  # noqa: E402
+from recognition.search import wire  # noqa: E402
+from recognition.services import indexes  # noqa: E402
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+K = 5
+BLOCK = 25
+EFFORTS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 256, 320, 400, 512, 640, 800)
+
+RAW = """
+SELECT c.image_id, g.number, p.id, p.label, c.d, c.view, p.catalogue_id, k.version
+FROM (SELECT e.image_id, e.view, {distance} AS d FROM recognition_embedding e
+      WHERE e.space_id = {space} ORDER BY {distance} LIMIT {k}) c
+JOIN recognition_galleryimage g ON g.id = c.image_id
+JOIN recognition_product p ON p.id = g.product_id AND p.is_active
+JOIN recognition_catalogue k ON k.id = p.catalogue_id
+ORDER BY c.d"""
+RAW_PRODUCTS = """
+SELECT * FROM (
+    SELECT DISTINCT ON (p.id) c.image_id, g.number, p.id, p.label, c.d, c.view, p.catalogue_id,
+           k.version
+    FROM (SELECT e.image_id, e.view, {distance} AS d FROM recognition_embedding e
+          WHERE e.space_id = {space} ORDER BY {distance} LIMIT 64) c
+    JOIN recognition_galleryimage g ON g.id = c.image_id
+    JOIN recognition_product p ON p.id = g.product_id AND p.is_active
+    JOIN recognition_catalogue k ON k.id = p.catalogue_id
+    ORDER BY p.id, c.d) t
+ORDER BY d LIMIT {k}"""
+BARE = """
+SELECT e.image_id, {distance} AS d FROM recognition_embedding e
+WHERE e.space_id = {space} ORDER BY {distance} LIMIT {k}"""
+
+Ask = Callable[[Vectors], Sequence[int]]
+
+
+def ours(space: VectorIndex, *, per_product: bool) -> Ask:
+    """One question to the project's search function; image ids, best first."""
+
+    def ask(vector: Vectors) -> list[int]:
+        found = search.nearest([space], vector, limit=K, per_product=per_product)
+        return [neighbour.image_id for neighbour in found.neighbours[0]]
+
+    return ask
+
+
+def raw(space: VectorIndex, template: str) -> Ask:
+    """The same question in hand-written SQL; a cursor of its own, kept open."""
+    cast = f"::halfvec({space.feature_model.dimension})" if space.index_name else ""
+    distance = f"e.emb{cast} <#> %(v)b::halfvec" + (
+        f"({space.feature_model.dimension})" if space.index_name else ""
+    )
+    statement = template.format(distance=distance, space=space.pk, k=K)
+    with wire.cursor() as cur:  # prepares the connection
+        cur.execute("SELECT 1")
+    cursor = type(cur)(connection.connection)
+    cursor.execute(f"SET hnsw.ef_search = {space.ef_search}")
+
+    def ask(vector: Vectors) -> list[int]:
+        cursor.execute(statement, {"v": wire.halves(vector)[0]}, binary=True)
+        return [row[0] for row in cursor.fetchall()]
+
+    return ask
+
+
+def in_faiss(index: faiss.Index) -> Ask:
+    return lambda vector: index.search(vector, K)[1][0]
+
+
+def recall(answers: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
+    """The share of the true first K that was found."""
+    hits = sum(len(set(a) & set(t[:K].tolist())) for a, t in zip(answers, truth, strict=True))
+    return hits / (K * len(truth))
+
+
+def duel(contestants: dict[str, Ask], questions: Vectors) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds per question, (blocks, BLOCK) for each contestant; blocks take turns."""
+    times: dict[str, list[list[float]]] = {name: [] for name in contestants}
+    for ask in contestants.values():  # caches and prepared statements
+        for row in range(2 * BLOCK):
+            ask(questions[row : row + 1])
+    for start in range(0, len(questions) - BLOCK + 1, BLOCK):
+        for name, ask in contestants.items():
+            block = []
+            for row in range(start, start + BLOCK):
+                began = time.perf_counter()
+                ask(questions[row : row + 1])
+                block.append(1e3 * (time.perf_counter() - began))
+            times[name].append(block)
+    return {name: np.array(blocks) for name, blocks in times.items()}
+
+
+def ratio(ours: NDArray[np.float64], peer: NDArray[np.float64]) -> float:
+    return float(np.median(np.median(ours, axis=1) / np.median(peer, axis=1)))
+
+
+def measure(size: int, *, questions: int, full: bool) -> dict[str, Any]:
+    """All figures for one size."""
+    log = _Log(size)
+    data = clustered(size, questions, seed=size)
+    space = spaces.make_space(data.vectors.shape[1], name=f"bench {size} {time.time():.0f}")
+    row: dict[str, Any] = {"size": size, "dimension": data.vectors.shape[1], "k": K}
+    try:
+        began = time.perf_counter()
+        ids = spaces.fill(space, data.vectors, data.products)
+        row["load_rows_per_s"] = size / (time.perf_counter() - began)
+        log("loaded")
+        began = time.perf_counter()
+        indexes.tend(space.pk)
+        row["build_and_sample_s"] = time.perf_counter() - began
+        space.refresh_from_db()
+        row["built_with"] = space.built_with
+        row["build_s"] = space.built_with.get("seconds")
+        row["index_bytes"] = space.built_with.get("bytes")
+        row["ef_search"] = space.ef_search
+        log(f"index: {space.built_with}")
+        truth_ids = ids[_truth(data)]
+        row |= _against_faiss(space, data, ids, truth_ids, log)
+        row |= _crops(space, data.questions)
+        log("crops")
+        if full:
+            row |= _under_load(space, data, log)
+            row |= _after_deletes(space, data, ids, log)
+    finally:
+        _remove(space)
+    log("done")
+    return row
+
+
+def _truth(data: Clustered) -> NDArray[np.int64]:
+    """Positions of the ten nearest, by float32 arithmetic."""
+    flat = faiss.IndexFlatIP(data.vectors.shape[1])
+    flat.add(data.vectors)
+    return flat.search(data.questions, 10)[1]
+
+
+def _against_faiss(
+    space: VectorIndex,
+    data: Clustered,
+    ids: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    log: _Log,
+) -> dict[str, Any]:
+    answers = [
+        [neighbour.image_id for neighbour in found]
+        for start in range(0, len(data.questions), 20)
+        for found in search.nearest(
+            [space], data.questions[start : start + 20], limit=K, per_product=False
+        ).neighbours
+    ]
+    mine = recall(answers, truth)
+    log(f"recall@{K} {mine:.4f}")
+    peer = faiss.IndexHNSWFlat(data.vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    peer.hnsw.efConstruction = space.ef_construction
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    began = time.perf_counter()
+    peer.add(data.vectors)
+    faiss_build = time.perf_counter() - began
+    faiss.omp_set_num_threads(1)
+    log(f"FAISS HNSW32 built in {faiss_build:.1f} s")
+    for effort in EFFORTS:  # the least with which FAISS finds as much as we do
+        peer.hnsw.efSearch = effort
+        theirs = recall(ids[peer.search(data.questions, K)[1]].tolist(), truth)
+        if theirs >= mine:
+            break
+    log(f"FAISS efSearch {effort}: recall@{K} {theirs:.4f}")
+    times = duel(
+        {
+            "ours": ours(space, per_product=False),
+            "raw": raw(space, RAW),
+            "bare": raw(space, BARE),
+            "faiss": in_faiss(peer),
+            "products": ours(space, per_product=True),
+            "raw_products": raw(space, RAW_PRODUCTS),
+        },
+        data.questions,
+    )
+    p50 = {name: float(np.median(found)) for name, found in times.items()}
+    log(", ".join(f"{name} {value:.3f} ms" for name, value in p50.items()))
+    return {
+        f"recall_at_{K}": mine,
+        "p50_ms": p50["ours"],
+        "p99_ms": float(np.percentile(times["ours"], 99)),
+        "p50_ratio_to_raw_sql": ratio(times["ours"], times["raw"]),
+        "p50_ratio_to_faiss_hnsw32": ratio(times["ours"], times["faiss"]),
+        "p50_ratio_to_bare_sql": ratio(times["ours"], times["bare"]),
+        "raw_sql_p50_ms": p50["raw"],
+        "bare_sql_p50_ms": p50["bare"],
+        "faiss_p50_ms": p50["faiss"],
+        "faiss_recall": theirs,
+        "faiss_ef_search": effort,
+        "faiss_build_s": faiss_build,
+        "build_ratio_to_faiss": (space.built_with.get("seconds") or 0) / faiss_build,
+        "products_p50_ms": p50["products"],
+        "products_p99_ms": float(np.percentile(times["products"], 99)),
+        "products_p50_ratio_to_raw_sql": ratio(times["products"], times["raw_products"]),
+    }
+
+
+def _crops(space: VectorIndex, questions: Vectors) -> dict[str, Any]:
+    """Milliseconds for each crop when m of them are asked in one round trip."""
+    sizes, rounds = (1, 5, 20), 40
+    times: dict[int, list[float]] = {m: [] for m in sizes}
+    for turn in range(-5, rounds):
+        for m in sizes:
+            at = (turn * 20) % (len(questions) - 20)
+            began = time.perf_counter()
+            search.nearest([space], questions[at : at + m], limit=K)
+            if turn >= 0:
+                times[m].append(1e3 * (time.perf_counter() - began) / m)
+    return {"ms_per_crop": {str(m): float(np.median(found)) for m, found in times.items()}}
+
+
+def _under_load(space: VectorIndex, data: Clustered, log: _Log) -> dict[str, Any]:
+    """Insert rate with the index in place, and the search meanwhile."""
+    more = clustered(1000, seed=space.pk).vectors
+    product = space.catalogue.products.order_by("pk").first()
+    image_ids = spaces.add_images(space.catalogue, np.full(len(more), product.pk))
+    took = []
+
+    def insert() -> None:
+        began = time.perf_counter()
+        for start in range(0, len(more), 16):
+            part = slice(start, start + 16)
+            batch = image_ids[part].tolist()
+            search.store(space, batch, [View.WHOLE] * len(batch), more[part])
+        took.append(time.perf_counter() - began)
+        connections.close_all()
+
+    writer = threading.Thread(target=insert)
+    ask, times = ours(space, per_product=False), []
+    writer.start()
+    row = 0
+    while writer.is_alive():
+        began = time.perf_counter()
+        ask(data.questions[row : row + 1])
+        times.append(1e3 * (time.perf_counter() - began))
+        row = (row + 1) % len(data.questions)
+    writer.join()
+    search.remove_images(image_ids.tolist())
+    figures = {
+        "insert_rows_per_s_indexed": len(more) / took[0],
+        "p50_ms_during_inserts": float(np.median(times)),
+        "p99_ms_during_inserts": float(np.percentile(times, 99)),
+    }
+    log(f"while inserting: {figures}")
+    return figures
+
+
+def _after_deletes(
+    space: VectorIndex, data: Clustered, ids: NDArray[np.int64], log: _Log
+) -> dict[str, Any]:
+    """Half of the images go; before and after the index was tended."""
+    gone = np.random.default_rng(0).permutation(len(ids))[: len(ids) // 2]
+    began = time.perf_counter()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM recognition_galleryimage WHERE id = ANY(%s)", [ids[gone].tolist()]
+        )
+    figures: dict[str, Any] = {"delete_rows_per_s": len(gone) / (time.perf_counter() - began)}
+    left = np.setdiff1d(np.arange(len(ids)), gone)
+    truth = ids[left][_truth(Clustered(data.vectors[left], data.products[left], data.questions))]
+    for name in ("after_deleting_half", "after_tending"):
+        space.refresh_from_db()
+        ask, times, answers = ours(space, per_product=False), [], []
+        for row in range(len(data.questions)):
+            began = time.perf_counter()
+            answers.append(ask(data.questions[row : row + 1]))
+            times.append(1e3 * (time.perf_counter() - began))
+        figures[name] = {
+            f"recall_at_{K}": recall(answers, truth),
+            "p50_ms": float(np.median(times)),
+            "p99_ms": float(np.percentile(times, 99)),
+            "index_bytes": indexes.physical.size(space.index_name) if space.index_name else 0,
+        }
+        if name == "after_deleting_half":
+            began = time.perf_counter()
+            figures["tended"] = str(indexes.tend(space.pk))
+            figures["tend_s"] = time.perf_counter() - began
+    log(f"half deleted: {figures}")
+    return figures
+
+
+def _remove(space: VectorIndex) -> None:
+    """Rows first by the table, because one by one takes minutes."""
+    catalogue = space.catalogue
+    for index in indexes.physical.existing(space.pk):
+        indexes.physical.drop(index.name)
+    search.remove_space(space)
+    with connection.cursor() as cursor:
+        for table in ("galleryimage", "product"):
+            cursor.execute(
+                f"DELETE FROM recognition_{table} WHERE catalogue_id = %s", [catalogue.pk]
+            )
+    catalogue.delete()
+
+
+class _Log:
+    """Progress on stderr, with the seconds since the size was begun."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.began = size, time.perf_counter()
+
+    def __call__(self, text: str) -> None:
+        seconds = time.perf_counter() - self.began
+        print(f"{self.size:>9,} {seconds:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", default="10000", help="vectors, separated by commas")
+    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--json", type=Path, help="where the figures go; default: standard output")
+    parser.add_argument("--quick", action="store_true", help="leave out inserts and deletes")
+    options = parser.parse_args()
+    rows = []
+    for size in map(int, options.sizes.split(",")):
+        rows.append(measure(size, questions=options.questions, full=not options.quick))
+        text = json.dumps({"rows": rows}, indent=2, default=float)
+        if options.json:  # after each size: the next may take an hour
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(text + "\n")
+    if not options.json:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Progress bars on standard error, and the words commands have in common."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from django.core.management.base import BaseCommand, CommandError
+from tqdm import tqdm
+
+from recognition.errors import RecognitionError
+from recognition.management.workers import worker_running
+from recognition.models import Catalogue, Job, State, User, Worker
+from recognition.services import catalogues, imports, jobs
+
+SOME_FAILED, NOTHING_DONE = 1, 2
+MOST_SHOWN = 100
+_LOOK_EVERY = 0.3
+_PATIENCE = 60.0
+
+T = TypeVar("T")
+
+
+def bar(total: int | None, what: str, unit: str) -> tqdm[None]:
+    """A bar; in a log file, where it cannot move, one line every 10 s."""
+    return tqdm(
+        total=total or None,
+        desc=what,
+        unit=unit,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+    )
+
+
+def followed(items: Iterable[T], total: int | None, what: str, unit: str) -> Iterator[T]:
+    """The same items, with a bar that counts them."""
+    with bar(total, what, unit) as shown:
+        for item in items:
+            yield item
+            shown.update()
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """A named error becomes the command's last words instead of a traceback."""
+    try:
+        yield
+    except RecognitionError as error:
+        raise CommandError(error.message, returncode=NOTHING_DONE) from error
+
+
+def find_user(name: str | None) -> User:
+    """The user called `name`, or the first superuser. Raises CommandError."""
+    if name is not None:
+        try:
+            return User.objects.get(username=name, is_active=True)
+        except User.DoesNotExist:
+            raise CommandError(f"there is no active user {name}", returncode=NOTHING_DONE) from None
+    user = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+    if user is None:
+        raise CommandError(
+            "there is no superuser to own the catalogue; name a user with --user, or make one "
+            "with `manage.py createsuperuser`",
+            returncode=NOTHING_DONE,
+        )
+    return user
+
+
+def find_catalogue(name: str, user: str | None) -> Catalogue:
+    """The catalogue of that name or key; with a user, among those they may see."""
+    return catalogues.find(name, user=None if user is None else find_user(user))
+
+
+def add_import_arguments(parser: ArgumentParser) -> None:
+    """Options of every command that imports."""
+    parser.add_argument("--catalogue", required=True, help="name or key")
+    parser.add_argument("--user", help="on whose behalf (default: the first superuser)")
+    parser.add_argument("--report", type=Path, help="write what became of every line, as CSV")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="leave the embedding to workers, do not wait for it"
+    )
+
+
+def import_here(
+    command: BaseCommand,
+    job: Job,
+    *,
+    wait: bool,
+    replace: bool = False,
+    report: Path | None = None,
+) -> None:
+    """Run an import in this process and see it embedded; print what became of it.
+
+    Interrupted and started again it goes on where it stopped. Raises CommandError: `returncode` is
+    SOME_FAILED when lines or pictures failed, NOTHING_DONE when all of them did.
+    """
+    started = time.monotonic()
+    with in_words():
+        job = _run(job)
+        if report is not None:
+            _write_report(job, report)
+        if job.state == State.FAILED:
+            raise CommandError(job.error, returncode=NOTHING_DONE)
+        counts = job.counts()
+        nothing = counts["ok"] + counts["duplicate"] == 0
+        if replace and not nothing and not job.dry_run:
+            images, products = imports.remove_others(job)
+            command.stdout.write(f"replaced: removed {images} images and {products} products")
+        if wait and not job.dry_run and not nothing:
+            with worker_running(command.stdout):
+                wait_until_embedded(job.catalogue)
+    unembedded = _print(command, job, counts, time.monotonic() - started)
+    if nothing:
+        raise CommandError("not one line could be taken", returncode=NOTHING_DONE)
+    if counts["error"] or unembedded:
+        raise CommandError(
+            f"{counts['error']} lines and {unembedded} embeddings failed, the rest is done",
+            returncode=SOME_FAILED,
+        )
+
+
+def wait_until_embedded(catalogue: Catalogue) -> None:
+    """Wait, with a bar, until no image of the catalogue waits for its embedding.
+
+    Raises CommandError when no worker has answered for a minute.
+    """
+    unfinished = catalogue.images.filter(state__in=[State.PENDING, State.RUNNING])
+    total = catalogue.images.count()
+    seen = time.monotonic()
+    with bar(total, "embed", "image") as shown:
+        while left := unfinished.count():
+            shown.total = max(total, left)
+            shown.update(shown.total - left - shown.n)
+            if Worker.objects.alive().exists():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > _PATIENCE:
+                raise CommandError(
+                    f"no worker answers, and {left} images wait for their embedding; start one "
+                    "with `manage.py worker`",
+                    returncode=SOME_FAILED,
+                )
+            time.sleep(_LOOK_EVERY)
+        shown.update(shown.total - shown.n if shown.total else 0)
+
+
+def _run(job: Job) -> Job:
+    with bar(None, "dry run" if job.dry_run else "import", "line") as shown:
+
+        def show(job: Job) -> None:
+            shown.total = max(job.total, job.done + job.failed) or None
+            shown.update(job.done + job.failed - shown.n)
+            shown.set_postfix(failed=job.failed, refresh=False)
+
+        return jobs.run_here(job, show)
+
+
+def _print(command: BaseCommand, job: Job, counts: dict[str, int], seconds: float) -> int:
+    """The summary; returns how many images of this job could not be embedded."""
+    out = command.stdout.write
+    model = job.catalogue.require_index().feature_model
+    verb = "would be added" if job.dry_run else "added"
+    out(
+        f"{verb} {counts['ok']}, already there {counts['duplicate']}, skipped {counts['skipped']}, "
+        f"failed {counts['error']}, in {seconds:.1f} s"
+    )
+    out(f"feature model {model.name}, weights {model.digest[:12]}, {model.dimension} dimensions")
+    bad = job.lines.exclude(result="ok").exclude(result="duplicate").order_by("number")
+    for line in bad[:MOST_SHOWN]:
+        command.stderr.write(f"line {line.number}: {line.result}: {line.reason}  [{line.text}]")
+    unembedded = job.lines.filter(image__state=State.FAILED).order_by("number")
+    for line in unembedded.select_related("image")[:MOST_SHOWN]:
+        reason = line.image.error if line.image else ""
+        command.stderr.write(f"line {line.number}: not embedded: {reason}  [{line.text}]")
+    if bad.count() > MOST_SHOWN:
+        command.stderr.write(
+            f"... and {bad.count() - MOST_SHOWN} more; --report FILE writes all of them"
+        )
+    return unembedded.count()
+
+
+def _write_report(job: Job, path: Path) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(jobs.report(job))
+    except OSError as error:
+        raise CommandError(
+            f"the report {path} cannot be written: {error.strerror}", returncode=SOME_FAILED
+        ) from error

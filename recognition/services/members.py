@@ -1,0 +1,225 @@
+"""Who belongs to a catalogue: added, given another role, removed, invited by e-mail."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from smtplib import SMTPException
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import send_mail
+from django.core.validators import validate_email
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from recognition.errors import BadInput, Conflict, NotFound, NotReady
+from recognition.models import Action, Catalogue, Invitation, Membership, Role, User
+from recognition.services import audit
+
+log = structlog.get_logger(__name__)
+
+
+@transaction.atomic
+def add(catalogue: Catalogue, user: User, role: str) -> Membership:
+    """Make `user` a member. Raises Conflict when they are one already, BadInput for the role."""
+    wanted = _role(role)
+    _lock(catalogue)
+    membership, created = Membership.objects.get_or_create(
+        catalogue=catalogue, user=user, defaults={"role": wanted}
+    )
+    if not created:
+        raise Conflict(
+            f"{user} is a member already, as {membership.role}; change the role instead",
+            field="user",
+        )
+    audit.record(
+        Action.MEMBER_ADD, user, catalogue=catalogue, changes={"role": [None, wanted.value]}
+    )
+    return membership
+
+
+@transaction.atomic
+def change(membership: Membership, role: str) -> Membership:
+    """Give a member another role. Raises Conflict for the last manager, BadInput for the role."""
+    wanted = _role(role)
+    before = _locked(membership)
+    if before != wanted:
+        if before == Role.MANAGER:
+            _refuse_last_manager(membership)
+        membership.role = wanted
+        membership.save(update_fields=["role"])
+        audit.record(
+            Action.MEMBER_CHANGE,
+            membership.user,
+            catalogue=membership.catalogue,
+            changes={"role": [before, wanted.value]},
+        )
+    return membership
+
+
+@transaction.atomic
+def remove(membership: Membership) -> None:
+    """End a membership; one's own too. Raises Conflict for the last manager."""
+    before = _locked(membership)
+    if before == Role.MANAGER:
+        _refuse_last_manager(membership)
+    user, catalogue = membership.user, membership.catalogue
+    membership.delete()
+    audit.record(Action.MEMBER_REMOVE, user, catalogue=catalogue, changes={"role": [before, None]})
+
+
+@transaction.atomic
+def invite(
+    catalogue: Catalogue, email: str, role: str, *, by: User, link: Callable[[str], str]
+) -> tuple[Invitation, str]:
+    """Ask somebody by e-mail to join; returns the invitation and its text, which is not stored.
+
+    `link` makes the address of the page that accepts the text. The link works once, for
+    `SHITU_INVITATION_DAYS`; inviting an address again ends its earlier link. Whether the address
+    has an account here is not told. Raises BadInput naming the field, NotReady when the e-mail
+    cannot be sent (then nothing has happened).
+    """
+    wanted = _role(role)
+    email = email.strip()
+    try:
+        validate_email(email)
+    except ValidationError as error:
+        raise BadInput(f"“{email[:200]}” is no e-mail address", field="email") from error
+    _lock(catalogue)
+    Invitation.objects.filter(
+        catalogue=catalogue, email__iexact=email, accepted_at__isnull=True
+    ).delete()
+    text = secrets.token_urlsafe(32)
+    days = settings.SHITU_INVITATION_DAYS
+    invitation = Invitation.objects.create(
+        catalogue=catalogue,
+        email=email,
+        role=wanted,
+        digest=_digest(text),
+        invited_by=by,
+        expires_at=timezone.now() + timedelta(days=days),
+    )
+    audit.record(
+        Action.INVITATION_SEND,
+        invitation,
+        catalogue=catalogue,
+        by=by,
+        changes={"role": [None, wanted.value]},
+    )
+    subject = _("Invitation to the catalogue %(name)s") % {"name": catalogue.name}
+    body = _(
+        "%(who)s invites you to the catalogue “%(name)s” as %(role)s.\n\n"
+        "Open this link within %(days)d days; it works once:\n%(link)s\n\n"
+        "If you did not expect it, do nothing.\n"
+    ) % {
+        "who": by,
+        "name": catalogue.name,
+        "role": wanted.label,
+        "days": days,
+        "link": link(text),
+    }
+    try:
+        send_mail(" ".join(subject.split()), body, None, [email])
+    except (SMTPException, OSError) as error:
+        log.warning("invitation_not_sent", reason=str(error))
+        raise NotReady(
+            "the e-mail could not be sent, so nobody was invited; the site's staff can see why in "
+            "the log"
+        ) from error
+    return invitation, text
+
+
+def find_invitation(text: str) -> Invitation:
+    """The open invitation whose link holds `text`, to show before it is accepted.
+
+    Raises NotFound for a text that is unknown, used up, withdrawn or expired.
+    """
+    found = (
+        Invitation.objects.open()
+        .select_related("catalogue", "invited_by")
+        .filter(digest=_digest(text))
+        .first()
+    )
+    if found is None:
+        raise NotFound(
+            "this invitation is not valid (any more): it was used, withdrawn or has expired; ask "
+            "for a new one"
+        )
+    return found
+
+
+@transaction.atomic
+def accept(text: str, user: User) -> Membership:
+    """Make `user` the member that an invitation asked for; a role is raised, never lowered.
+
+    Whoever has the link may use it, once, with any account. Raises NotFound as `find_invitation`.
+    """
+    catalogue = find_invitation(text).catalogue
+    _lock(catalogue)
+    invitation = find_invitation(text)  # read again, now that nobody else can use it
+    membership, created = Membership.objects.get_or_create(
+        catalogue=catalogue, user=user, defaults={"role": invitation.role}
+    )
+    before = None if created else membership.role
+    if not created and Role(membership.role).rank < Role(invitation.role).rank:
+        membership.role = invitation.role
+        membership.save(update_fields=["role"])
+    invitation.accepted_at, invitation.accepted_by = timezone.now(), user
+    invitation.save(update_fields=["accepted_at", "accepted_by"])
+    audit.record(
+        Action.INVITATION_ACCEPT,
+        invitation,
+        catalogue=catalogue,
+        by=user,
+        changes={"role": [before, membership.role]},
+    )
+    return membership
+
+
+@transaction.atomic
+def withdraw(invitation: Invitation) -> None:
+    """End an open invitation; its link opens nothing from now on. Raises Conflict when accepted."""
+    _lock(invitation.catalogue)
+    gone, _models = Invitation.objects.filter(pk=invitation.pk, accepted_at__isnull=True).delete()
+    if not gone:
+        raise Conflict("the invitation was accepted already; remove the member instead")
+    audit.record(Action.INVITATION_WITHDRAW, invitation, catalogue=invitation.catalogue)
+
+
+def _role(role: str) -> Role:
+    if role not in Role.values:
+        raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
+    return Role(role)
+
+
+def _lock(catalogue: Catalogue) -> None:
+    """Changes of the members of one catalogue happen one after the other."""
+    Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+
+
+def _locked(membership: Membership) -> str:
+    """Lock, and read again; returns the role. Raises NotFound when it has ended meanwhile."""
+    _lock(membership.catalogue)
+    try:
+        membership.refresh_from_db(fields=["role"])
+    except Membership.DoesNotExist as error:
+        raise NotFound("they are no member any more") from error
+    return str(membership.role)
+
+
+def _refuse_last_manager(membership: Membership) -> None:
+    others = Membership.objects.filter(catalogue=membership.catalogue_id, role=Role.MANAGER)
+    if not others.exclude(pk=membership.pk).exists():
+        raise Conflict(
+            f"{membership.user} is the last manager; make somebody else a manager first",
+            field="role",
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

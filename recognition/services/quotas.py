@@ -1,0 +1,279 @@
+"""How much a catalogue, a user and a token may have and ask.
+
+Defaults are the `SHITU_QUOTA_*` settings, rows of `Quota` override them, 0 is unlimited. Redis is
+asked only about what has a limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from operator import or_
+from typing import Any
+from uuid import uuid4
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, Sum
+
+from recognition.errors import BadInput, LimitReached, StorageFull
+from recognition.models import Action, ApiToken, Catalogue, Job, Quota, User
+from recognition.services import audit
+
+log = structlog.get_logger(__name__)
+
+LIMITS = ("images", "stored_bytes", "queries_per_minute", "concurrent_jobs")
+_DEFAULTS = {
+    ("catalogue", "images"): "SHITU_QUOTA_CATALOGUE_IMAGES",
+    ("catalogue", "stored_bytes"): "SHITU_QUOTA_CATALOGUE_BYTES",
+    ("catalogue", "queries_per_minute"): "SHITU_QUOTA_CATALOGUE_QUERIES_PER_MINUTE",
+    ("catalogue", "concurrent_jobs"): "SHITU_QUOTA_CONCURRENT_JOBS",
+    ("user", "queries_per_minute"): "SHITU_QUOTA_USER_QUERIES_PER_MINUTE",
+    ("user", "concurrent_jobs"): "SHITU_QUOTA_CONCURRENT_JOBS",
+}
+"""What no setting names is unlimited until a row says otherwise."""
+
+_MINUTE = 60.0
+_LOOK_AGAIN = 30.0  # seconds until a job may have ended
+
+Limited = Catalogue | User | ApiToken
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One limit: what is used of it now, and the most (None: unlimited)."""
+
+    limit: str
+    used: int
+    most: int | None
+
+
+def limits(of: Limited) -> dict[str, int | None]:
+    """The limits that hold for a catalogue, user or token, by name; None is unlimited."""
+    return _limits([of])[0]
+
+
+def _limits(several: Sequence[Limited]) -> list[dict[str, int | None]]:
+    """`limits` of each, in one statement."""
+    keys = [(_kind(of), of.pk) for of in several]
+    rows = {
+        key: row
+        for row in Quota.objects.filter(reduce(or_, (Q(**{kind: pk}) for kind, pk in keys)))
+        for key in keys
+        if getattr(row, f"{key[0]}_id") == key[1]
+    }
+    answer = []
+    for kind, pk in keys:
+        found: dict[str, int | None] = {}
+        for name in LIMITS:
+            own = getattr(rows.get((kind, pk)), name, None)
+            setting = _DEFAULTS.get((kind, name))
+            default = getattr(settings, setting) if setting else 0
+            found[name] = (default if own is None else own) or None
+        answer.append(found)
+    return answer
+
+
+def usage(catalogue: Catalogue) -> list[Usage]:
+    """What a catalogue has used of each of its limits."""
+    most = limits(catalogue)
+    used = {
+        "images": catalogue.stored_images,
+        "stored_bytes": catalogue.stored_bytes,
+        "queries_per_minute": _asked_lately(catalogue) if most["queries_per_minute"] else 0,
+        "concurrent_jobs": Job.objects.filter(catalogue=catalogue).unfinished().count(),
+    }
+    return [Usage(name, used[name], most[name]) for name in LIMITS]
+
+
+@transaction.atomic
+def change(of: Limited, **most: int | None) -> Quota:
+    """Set limits of a catalogue, user or token; None is the default again, 0 unlimited.
+
+    Raises BadInput for a name that is no limit, or a number below 0.
+    """
+    for name, value in most.items():
+        if name not in LIMITS:
+            raise BadInput(f"{name} is no limit; there are {', '.join(LIMITS)}", field=name)
+        if value is not None and value < 0:
+            raise BadInput(f"{name} must be 0 (unlimited) or more", field=name)
+    whose: dict[str, Any] = {_kind(of): of}
+    row, _ = Quota.objects.select_for_update().get_or_create(**whose)
+    changes = audit.differences({name: getattr(row, name) for name in most}, most)
+    if changes:
+        for name, value in most.items():
+            setattr(row, name, value)
+        row.save(update_fields=most)
+        audit.record(
+            Action.QUOTA_CHANGE,
+            of,
+            catalogue=of if isinstance(of, Catalogue) else None,
+            changes=changes,
+        )
+    return row
+
+
+def check_stored(catalogue: Catalogue) -> None:
+    """Raises StorageFull when the catalogue, or all its owner's together, hold more than allowed.
+
+    Call it in the adding transaction, after the catalogue's counts have moved: the lock that took
+    is what makes it exact however many add at once.
+    """
+    own, most = _limits([catalogue, catalogue.owner])
+    _refuse_stored(
+        f"the catalogue “{catalogue.name}”", own, catalogue.stored_images, catalogue.stored_bytes
+    )
+    if most["images"] or most["stored_bytes"]:
+        # Additions to two catalogues of one owner meet here only.
+        User.objects.select_for_update(no_key=True).get(pk=catalogue.owner_id)
+        held = Catalogue.objects.filter(owner=catalogue.owner_id).aggregate(
+            images=Sum("stored_images", default=0), stored_bytes=Sum("stored_bytes", default=0)
+        )
+        _refuse_stored(
+            f"the catalogues of {catalogue.owner} together",
+            most,
+            held["images"],
+            held["stored_bytes"],
+        )
+
+
+def _refuse_stored(whose: str, most: dict[str, int | None], images: int, byte_size: int) -> None:
+    for name, held, unit in (
+        ("images", images, "images"),
+        ("stored_bytes", byte_size, "bytes"),
+    ):
+        limit = most[name]
+        if limit is not None and held > limit:
+            raise StorageFull(
+                f"{whose} may hold {limit:,} {unit} and would hold {held:,}, with those in the "
+                "trash; remove some for good, or ask the site's staff for more",
+                field="images",
+            )
+
+
+def check_job(catalogue: Catalogue, *, by: User | None) -> None:
+    """Raises LimitReached when as many jobs run as are allowed, in the catalogue or of the user.
+
+    Call it in the transaction that makes the job, before it is made.
+    """
+    both: list[Catalogue | User] = [one for one in (catalogue, by) if one is not None]
+    for of, limited in zip(both, _limits(both), strict=True):
+        most = limited["concurrent_jobs"]
+        if most is None:
+            continue
+        type(of)._default_manager.select_for_update(no_key=True).get(pk=of.pk)
+        mine = Q(catalogue=of) if isinstance(of, Catalogue) else Q(started_by=of)
+        running = Job.objects.filter(mine).unfinished().count()
+        if running >= most:
+            raise LimitReached(
+                f"{_called(of)} may have {most} unfinished jobs at once and has {running}; "
+                "wait for one to end, or cancel one",
+                retry_after=_LOOK_AGAIN,
+            )
+
+
+def check_query(catalogue: Catalogue, *, by: User | None) -> None:
+    """Count one query; raises LimitReached when the catalogue, user or token has asked too many.
+
+    All web processes count together in Redis. Where that cannot be reached queries go on, and the
+    log says so: without it they wait for a worker anyway.
+    """
+    of = [one for one in (catalogue, by, by.token if by else None) if one is not None]
+    limited = [
+        (one, most["queries_per_minute"])
+        for one, most in zip(of, _limits(of), strict=True)
+        if most["queries_per_minute"]
+    ]
+    if not limited:
+        return
+    try:
+        taken = _take([(_window(one), most) for one, most in limited])
+    except redis.RedisError as error:
+        log.warning("rate_limit_unreachable", reason=str(error))
+        return
+    for (one, most), full in zip(limited, taken, strict=True):
+        if full is not None:
+            raise LimitReached(
+                f"{_called(one)} may ask {most} queries a minute and has asked {full.used}; "
+                f"ask again in {full.seconds:.0f} s",
+                retry_after=full.seconds,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    used: int
+    seconds: float
+
+
+@lru_cache(maxsize=1)
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(settings.REDIS_URL)
+
+
+def _window(of: Limited) -> str:
+    return f"shitu:queries:{_kind(of)}:{of.pk}"
+
+
+# The time of each query of the last minute, in a sorted set: exact at every moment, with no edge
+# of a minute at which twice as many pass. All sets are read before any is written.
+_TAKE = """
+local now = redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+local answer, free = {}, true
+for i, key in ipairs(KEYS) do
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - 60000000)
+    local used = redis.call('ZCARD', key)
+    local wait = 0
+    if used >= tonumber(ARGV[i]) then
+        free = false
+        local first = redis.call('ZRANGE', key, used - tonumber(ARGV[i]), used - tonumber(ARGV[i]),
+            'WITHSCORES')
+        wait = first[2] + 60000000 - now
+    end
+    answer[i] = {used, wait}
+end
+if free then
+    for i, key in ipairs(KEYS) do
+        redis.call('ZADD', key, now, ARGV[#ARGV])
+        redis.call('EXPIRE', key, 61)
+    end
+end
+return answer
+"""
+
+
+def _take(windows: Sequence[tuple[str, int]]) -> list[_Full | None]:
+    """Take one from every window if all have one left; for each, None or how full it is."""
+    keys, most = zip(*windows, strict=True)
+    answer = _redis().eval(_TAKE, len(keys), *keys, *most, uuid4().hex)
+    return [
+        _Full(int(used), max(wait / 1e6, 0.001)) if used >= most else None
+        for (used, wait), (_, most) in zip(answer, windows, strict=True)
+    ]
+
+
+def _asked_lately(of: Limited) -> int:
+    """Queries counted in the last minute."""
+    try:
+        since = time.time() - _MINUTE
+        return int(_redis().zcount(_window(of), since * 1e6, "+inf"))
+    except redis.RedisError as error:
+        log.warning("rate_limit_unreachable", reason=str(error))
+        return 0
+
+
+def _kind(of: Limited) -> str:
+    if isinstance(of, Catalogue):
+        return "catalogue"
+    return "user" if isinstance(of, User) else "token"
+
+
+def _called(of: Limited) -> str:
+    if isinstance(of, Catalogue):
+        return f"the catalogue “{of.name}”"
+    return f"the user {of}" if isinstance(of, User) else f"the token “{of.name}”"

@@ -1,0 +1,164 @@
+"""The trash: a product goes there with its images, comes back as it was, or is purged in the end.
+
+From the moment it is there no answer, list, count or id knows it. Its rows, files and vectors stay,
+which is why they count for the quota, and why it comes back without being embedded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import groupby
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from recognition import tasks
+from recognition.errors import Conflict, NotFound
+from recognition.gallery_list import clean_label
+from recognition.models import Action, Catalogue, GalleryImage, Product
+from recognition.services import audit, files, gallery
+
+_PURGE_CHUNK = 50
+
+
+@transaction.atomic
+def put(catalogue: Catalogue, products: Iterable[Product]) -> int:
+    """Put living products into the trash; returns how many. Raises NotFound when one is gone."""
+    rows = gallery.lock_products(catalogue, products)
+    if not rows:
+        return 0
+    ids, now = [row.pk for row in rows], timezone.now()
+    Product.objects.filter(pk__in=ids).update(
+        removed_at=now, was_active=F("is_active"), is_active=False, changed_at=now
+    )
+    _lock_images(ids)
+    images = GalleryImage.objects.filter(product__in=ids).update(removed_at=now)
+    catalogue.touch()
+    audit.record(
+        Action.PRODUCT_TRASH,
+        rows[0] if len(rows) == 1 else None,
+        catalogue=catalogue,
+        count=len(rows),
+        ids=audit.ids(rows),
+        labels=[row.label for row in rows[:10]],
+        images=images,
+    )
+    return len(rows)
+
+
+@transaction.atomic
+def restore(product: Product, *, label: str | None = None) -> Product:
+    """Take a product out of the trash, under another label if one is given; returns it.
+
+    Active if it was. Raises NotFound when it is not in the trash, Conflict when its label or
+    external id belongs to another product now, BadInput for a bad label.
+    """
+    rows = Product.everything.in_trash().select_related("catalogue").filter(pk=product.pk)
+    found = rows.select_for_update(of=("self",), no_key=True).first()
+    if found is None:
+        raise NotFound("this product is not in the trash (any more)")
+    if label is not None:
+        found.label = clean_label(label)
+    found.removed_at, found.is_active = None, found.was_active
+    try:
+        with transaction.atomic():
+            found.save(update_fields=["removed_at", "is_active", "label", "changed_at"])
+    except IntegrityError as error:
+        raise _taken(found) from error
+    _lock_images([found.pk])
+    images = GalleryImage.everything.filter(product=found).update(removed_at=None)
+    found.catalogue.touch()
+    audit.record(Action.PRODUCT_RESTORE, found, catalogue=found.catalogue, images=images)
+    # What waited for its vector when it was removed, or was told to be embedded anew meanwhile.
+    tasks.wake(tasks.embed_images, found.catalogue_id)
+    return found
+
+
+def _taken(product: Product) -> Conflict:
+    living = Product.objects.filter(catalogue=product.catalogue_id)
+    if living.filter(label=product.label).exists():
+        return Conflict(
+            f"another product is “{product.label}” by now; restore it under another label",
+            field="label",
+        )
+    return Conflict(
+        f"another product has the external id “{product.external_id}” by now; give that one "
+        "another id first",
+        field="external_id",
+    )
+
+
+@transaction.atomic
+def purge(catalogue: Catalogue, products: Iterable[Product]) -> int:
+    """Remove products of the trash for good, with images, vectors and files; returns how many.
+
+    What was merged into them goes too. Products that are not in the trash are left alone.
+    """
+    rows = list(
+        Product.everything.in_trash()
+        .filter(catalogue=catalogue, pk__in=[product.pk for product in products])
+        .order_by("pk")
+        .select_for_update()
+    )
+    if rows:
+        _purge(catalogue, rows)
+    return len(rows)
+
+
+def purge_expired() -> int:
+    """Purge what has been in the trash for `SHITU_TRASH_DAYS`; returns how many products.
+
+    A few at a time, so that nobody waits for a long transaction. Runs periodically.
+    """
+    limit = timezone.now() - timedelta(days=settings.SHITU_TRASH_DAYS)
+    old = Product.everything.in_trash().filter(removed_at__lt=limit)
+    purged = 0
+    while True:
+        chunk = list(old.select_related("catalogue").order_by("catalogue", "pk")[:_PURGE_CHUNK])
+        if not chunk:
+            return purged
+        for catalogue, rows in groupby(chunk, key=lambda row: row.catalogue):
+            purged += _purge_still_expired(catalogue, list(rows), limit)
+
+
+@transaction.atomic
+def _purge_still_expired(catalogue: Catalogue, rows: Sequence[Product], limit: object) -> int:
+    """Somebody may have restored one since it was found."""
+    locked = list(
+        Product.everything.in_trash()
+        .filter(pk__in=[row.pk for row in rows], removed_at__lt=limit)
+        .order_by("pk")
+        .select_for_update()
+    )
+    if locked:
+        _purge(catalogue, locked)
+    return len(locked)
+
+
+def _purge(catalogue: Catalogue, rows: Sequence[Product]) -> None:
+    ids = [row.pk for row in rows]
+    _lock_images(ids)
+    images = list(GalleryImage.everything.filter(product__in=ids).values_list("file", "byte_size"))
+    files.remove_on_commit([name for name, _ in images])
+    Product.everything.filter(pk__in=ids).delete()
+    catalogue.touch(images=-len(images), byte_size=-sum(size for _, size in images))
+    audit.record(
+        Action.PRODUCT_PURGE,
+        catalogue=catalogue,
+        count=len(rows),
+        ids=ids[: audit.MOST_IDS],
+        labels=[row.label for row in rows[:10]],
+        images=len(images),
+    )
+
+
+def _lock_images(product_ids: Sequence[int]) -> None:
+    list(
+        GalleryImage.everything.filter(product__in=product_ids)
+        .order_by("pk")
+        .select_for_update(no_key=True)
+        .values_list("pk", flat=True)
+    )

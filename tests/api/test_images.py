@@ -1,0 +1,248 @@
+"""Gallery images: added in every way, listed, looked at, retried, removed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import SimpleUploadedFile
+from PIL import Image
+
+from recognition import fetch
+from recognition.errors import FetchRefused
+from recognition.models import GalleryImage
+from tests import factories
+
+
+def _file(seed: int, name: str = "shelf.png", data: bytes | None = None) -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, factories.png(seed) if data is None else data)
+
+
+def _base64(seed: int) -> str:
+    return base64.b64encode(factories.png(seed)).decode()
+
+
+@pytest.fixture
+def send(editor, url):
+    return lambda **form: editor.post(url("images"), form, format="multipart")
+
+
+@pytest.fixture
+def send_json(editor, url):
+    return lambda *images: editor.post(url("images"), {"images": images}, format="json")
+
+
+def test_many_files_at_once_each_with_its_result(send, catalogue):
+    response = send(
+        label="绿茶", images=[_file(1), _file(2, "b.png"), _file(1), _file(0, "c.jpg", b"<html>")]
+    )
+    assert response.status_code == 201, response.content
+    body = response.json()
+    assert (body["added"], body["duplicates"], body["failed"]) == (2, 1, 1)
+    kinds = [result["result"] for result in body["results"]]
+    assert kinds == ["added", "added", "duplicate", "failed"]
+    first = body["results"][0]["image"]
+    assert (first["label"], first["state"], first["source_name"]) == (
+        "绿茶",
+        "pending",
+        "shelf.png",
+    )
+    assert body["results"][3]["error"]["code"] == "bad_image"
+    assert "c.jpg" in body["results"][3]["error"]["message"]
+    assert catalogue.images.count() == 2
+
+
+def test_the_same_file_again_is_reported_and_not_stored(send, catalogue):
+    number = send(label="tea", images=[_file(1)]).json()["results"][0]["image"]["number"]
+    again = send(label="tea", images=[_file(1)])
+    assert again.status_code == 200
+    assert again.json()["results"][0]["image"]["number"] == number
+    assert catalogue.images.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [(b"", 400, "bad_image"), (b"<svg/>", 400, "bad_image"), (b"x" * 5000, 413, "too_large")],
+)
+def test_one_picture_refused_is_an_error(send, settings, data, status, code, catalogue):
+    settings.SHITU_MAX_IMAGE_BYTES = 4000
+    response = send(label="tea", images=[_file(0, data=data)])
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert not catalogue.products.exists()
+
+
+def test_all_of_many_refused_is_an_error_naming_each(send):
+    response = send(label="tea", images=[_file(0, data=b""), _file(0, data=b"text")])
+    assert response.status_code == 400
+    assert list(response.json()["error"]["fields"]) == ["images.0", "images.1"]
+
+
+def test_base64_with_labels_and_boxes_of_their_own(send_json, catalogue):
+    response = send_json(
+        {"label": "tea", "image": _base64(1), "box": [4, 4, 40, 40], "name": "a.png"},
+        {"label": "coffee", "image": "data:image/png;base64," + _base64(2)},
+        {"label": "milk", "image": _base64(3), "box": [60, 40, 61, 41]},
+        {"label": "juice", "image": "not base64!"},
+    )
+    assert response.status_code == 201, response.content
+    first, second, third, fourth = response.json()["results"]
+    assert (first["image"]["box"], first["image"]["box_source"]) == ([4, 4, 40, 40], "given")
+    assert second["image"]["label"] == "coffee"
+    assert third["error"]["field"] == "box"
+    assert fourth["error"]["code"] == "bad_image"
+    assert catalogue.images.count() == 2
+
+
+def test_by_url_through_the_guard(send_json, monkeypatch):
+    def fetched(url: str, **_: object) -> bytes:
+        if "private" in url:
+            raise FetchRefused("not a public address", field="url")
+        return factories.png(7)
+
+    monkeypatch.setattr(fetch, "fetch_picture", fetched)
+    response = send_json(
+        {"label": "tea", "url": "https://example.com/tea.png"},
+        {"label": "tea", "url": "https://private.example/tea.png"},
+    )
+    good, bad = response.json()["results"]
+    assert good["image"]["source_name"] == "https://example.com/tea.png"
+    assert bad["error"] == {
+        "code": "fetch_refused",
+        "message": "not a public address",
+        "field": "url",
+    }
+
+
+def test_a_url_into_the_own_network_is_refused(send_json):
+    response = send_json({"label": "tea", "url": "http://127.0.0.1/x.png"})
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "fetch_refused"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"images": []},
+        {"images": [{"label": "x"}]},
+        {"images": [{"label": "x", "image": "a", "url": "b"}]},
+        {"images": [{"image": "a"}]},
+        {"images": [{"label": "x", "url": "http://e.com/1"}] * 11},
+        {"images": [{"label": "x", "image": "a", "box": [1, 2, 3]}]},
+        {"images": "x"},
+    ],
+    ids=lambda body: json.dumps(body)[:50],
+)
+def test_a_wrong_body(editor, url, body):
+    assert editor.post(url("images"), body, format="json").status_code == 400
+
+
+def test_a_form_with_a_box(send):
+    response = send(label="tea", images=[_file(1)], box="[4, 4, 40, 40]")
+    assert response.json()["results"][0]["image"]["box"] == [4, 4, 40, 40]
+    assert send(label="tea", images=[_file(2)], box="four").status_code == 400
+
+
+def test_more_files_than_allowed(send, settings):
+    settings.DATA_UPLOAD_MAX_NUMBER_FILES = 2
+    response = send(label="tea", images=[_file(1), _file(2), _file(3)])
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "too_large"
+
+
+def test_more_than_fit_into_memory_are_stored_in_parts(send, monkeypatch, catalogue):
+    from recognition.services import gallery
+
+    monkeypatch.setattr(gallery, "_CHUNK_IMAGES", 2)
+    files = [_file(seed, f"{seed}.png") for seed in range(5)]
+    files.insert(2, _file(0, "bad.png", b"no"))
+    body = send(label="tea", images=files).json()
+    assert [result["result"] for result in body["results"]] == [
+        "added", "added", "failed", "added", "added", "added",
+    ]  # fmt: skip
+    names = [result["image"]["source_name"] for result in body["results"] if result["image"]]
+    assert names == [f"{seed}.png" for seed in range(5)]
+
+
+def test_they_are_listed_by_state_product_and_time(editor, url, catalogue):
+    tea, coffee = factories.add(catalogue, "tea", 1), factories.add(catalogue, "coffee", 2)
+    coffee.set_state("failed", error="its file is damaged")
+
+    def found(**query) -> list[int]:
+        return [one["number"] for one in editor.get(url("images"), query).json()["results"]]
+
+    assert found() == [coffee.number, tea.number]
+    assert found(state="failed") == [coffee.number]
+    assert found(state=["failed", "pending"]) == [coffee.number, tea.number]
+    assert found(label="tea") == found(product=tea.product_id) == [tea.number]
+    assert found(checksum=tea.checksum) == [tea.number]
+    assert found(created_before="2020-01-01T00:00:00Z") == []
+    assert editor.get(url("images"), {"state": "sleeping"}).status_code == 400
+    shown = editor.get(url("images", coffee.number)).json()
+    assert shown["error"] == "its file is damaged"
+
+
+def test_failed_ones_are_tried_again(editor, url, catalogue):
+    first, second, third = (factories.add(catalogue, "tea", seed) for seed in (1, 2, 3))
+    for image in (first, second):
+        image.set_state("failed", error="no")
+    some = editor.post(url("images", "retry"), {"numbers": [first.number]}, format="json")
+    assert some.json() == {"retried": 1}
+    assert editor.post(url("images", "retry"), {}, format="json").json() == {"retried": 1}
+    assert set(catalogue.images.values_list("state", flat=True)) == {"pending"}
+
+
+def test_it_is_removed_with_its_file(editor, url, catalogue, django_capture_on_commit_callbacks):
+    image = factories.add(catalogue, "tea", 1)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert editor.delete(url("images", image.number)).status_code == 204
+    assert editor.get(url("images", image.number)).status_code == 404
+    assert not default_storage.exists(image.file.name)
+
+
+def test_many_are_removed(editor, url, catalogue):
+    numbers = [factories.add(catalogue, "tea", seed).number for seed in (1, 2)]
+    response = editor.post(url("images", "remove"), {"numbers": [*numbers, 99]}, format="json")
+    assert response.json() == {"removed": 2, "unknown": [99]}
+    assert not GalleryImage.objects.exists()
+
+
+def test_the_picture_comes_back_as_it_was_sent(viewer, url, catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    response = viewer.get(url("images", image.number, "picture"))
+    assert response["Content-Type"] == "image/png"
+    assert "private" in response["Cache-Control"]
+    assert b"".join(response.streaming_content) == factories.png(1)
+    unchanged = viewer.get(
+        url("images", image.number, "picture"), headers={"If-None-Match": response["ETag"]}
+    )
+    assert unchanged.status_code == 304
+
+
+def test_the_web_server_sends_it_when_told_so(viewer, url, catalogue, settings):
+    settings.SHITU_ACCEL_REDIRECT = "/protected"
+    image = factories.add(catalogue, "tea", 1)
+    response = viewer.get(url("images", image.number, "picture"))
+    assert response["X-Accel-Redirect"] == f"/protected/{image.file.name}"
+    assert response.content == b""
+
+
+def test_a_thumbnail(viewer, url, catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    response = viewer.get(url("images", image.number, "thumbnail"), {"side": 96})
+    with Image.open(io.BytesIO(response.content)) as small:
+        assert (small.format, small.size) == ("JPEG", (64, 48))
+    assert viewer.get(url("images", image.number, "thumbnail"), {"side": 7}).status_code == 400
+
+
+def test_a_missing_file_is_said_to_be_missing(viewer, url, catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    default_storage.delete(image.file.name)
+    for part in ("picture", "thumbnail"):
+        response = viewer.get(url("images", image.number, part))
+        assert response.status_code == 404
+        assert "file of this picture is missing" in response.json()["error"]["message"]

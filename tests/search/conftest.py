@@ -1,0 +1,101 @@
+"""Search spaces full of generated vectors, and thresholds low enough to index them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from bench import spaces
+from bench.vectors import Vectors, clustered
+from recognition.models import IndexType, Metric, VectorIndex
+from recognition.search import planner
+from recognition.services import indexes
+
+
+@dataclass
+class Filled:
+    """A space and what was put into it; row i of `vectors` is image `ids[i]`."""
+
+    space: VectorIndex
+    ids: np.ndarray
+    products: np.ndarray
+    vectors: Vectors
+    questions: Vectors
+
+    def nearest(self, question: Vectors, k: int, keep: np.ndarray | None = None) -> list[int]:
+        """The k nearest image ids by plain arithmetic, among rows where `keep` holds."""
+        scores = self.vectors @ question
+        if keep is not None:
+            scores = np.where(keep, scores, -2)
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [int(self.ids[row]) for row in order if scores[row] > -2]
+
+    def nearest_products(
+        self, question: Vectors, k: int, keep: np.ndarray | None = None
+    ) -> list[int]:
+        """The product numbers of the k nearest products."""
+        scores = self.vectors @ question
+        if keep is not None:
+            scores = np.where(keep, scores, -2)
+        order = [row for row in np.argsort(-scores, kind="stable") if scores[row] > -2]
+        return list(dict.fromkeys(int(self.products[row]) for row in order))[:k]
+
+
+@pytest.fixture
+def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space is indexed from 600 vectors on, and left to the index from 300 passing ones on."""
+    monkeypatch.setattr(planner, "BUILD_FROM", 600)
+    monkeypatch.setattr(planner, "DROP_BELOW", 300)
+    monkeypatch.setattr(planner, "EXACT_PASSING", 300)
+    monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 10)
+
+
+@pytest.fixture
+def filled() -> Callable[..., Filled]:
+    def make(
+        count: int = 400,
+        *,
+        dimension: int = 32,
+        views: int = 10,
+        questions: int = 20,
+        seed: int = 0,
+        index_type: IndexType = IndexType.HNSW32,
+        metric: Metric = Metric.IP,
+        categories: tuple[str, ...] = ("",),
+    ) -> Filled:
+        data = clustered(count, questions, dimension=dimension, views=views, seed=seed)
+        space = spaces.make_space(dimension, index_type=index_type, metric=metric)
+        ids = spaces.fill(space, data.vectors, data.products, categories=categories)
+        return Filled(space, ids, data.products, data.vectors, data.questions)
+
+    return make
+
+
+@pytest.fixture
+def indexed(filled, low_thresholds) -> Callable[..., Filled]:
+    """As `filled`, with an index in use. Needs `django_db(transaction=True)`."""
+
+    def make(count: int = 2000, **options) -> Filled:
+        made = filled(count, **options)
+        # A hurried graph is good enough at this size.
+        VectorIndex.objects.filter(pk=made.space.pk).update(ef_construction=64)
+        assert indexes.tend(made.space.pk) is indexes.Tended.BUILT
+        made.space.refresh_from_db()
+        return made
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_index_outlives_its_test(request: pytest.FixtureRequest):
+    """Rows go with the test, indexes have to be dropped."""
+    yield
+    marker = request.node.get_closest_marker("django_db")
+    if marker and marker.kwargs.get("transaction"):
+        from recognition.search import physical
+
+        for index in physical.existing():
+            physical.drop(index.name)

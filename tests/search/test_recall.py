@@ -1,0 +1,73 @@
+"""An index knows how much it finds, and looks harder when that is too little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recognition import search
+from recognition.models import IndexType, RecallSample, VectorIndex
+from recognition.search import recall
+from recognition.services import indexes
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_fresh_index_is_measured(indexed):
+    made = indexed()
+    [sample] = RecallSample.objects.filter(space=made.space)
+    assert (sample.k, sample.questions, sample.vectors) == (10, 10, 2000)
+    assert 0.9 <= sample.recall <= 1
+    assert sample.indexed_ms > 0
+    assert sample.exact_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("index_type", "field"), [(IndexType.HNSW32, "ef_search"), (IndexType.IVF, "probes")]
+)
+def test_too_little_recall_makes_it_look_harder(indexed, index_type, field, monkeypatch):
+    made = indexed(index_type=index_type)
+    if index_type is IndexType.IVF:
+        indexes.set_type(made.space, index_type, lists=50)
+        indexes.tend(made.space.pk)
+    VectorIndex.objects.filter(pk=made.space.pk).update(**{field: 1})
+    monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 40)
+    sample = indexes.measure_recall(made.space.pk)
+    made.space.refresh_from_db()
+    assert sample.recall < made.space.recall_target
+    assert sample.effort == 1
+    assert sample.raised_to == getattr(made.space, field) > 1
+    assert sample.recall_after >= made.space.recall_target
+    again = indexes.measure_recall(made.space.pk)
+    assert again.effort == sample.raised_to
+    assert again.recall > sample.recall
+
+
+def test_the_recall_it_states_is_the_recall_there_is(indexed):
+    made = indexed(4000, questions=200)
+    VectorIndex.objects.filter(pk=made.space.pk).update(ef_search=1)
+    made.space.refresh_from_db()
+    found = search.nearest([made.space], made.questions, limit=10, per_product=False)
+    hits = sum(
+        len(set(made.nearest(question, 10)) & {n.image_id for n in neighbours})
+        for question, neighbours in zip(made.questions, found.neighbours, strict=True)
+    )
+    exact, _ = recall.truth(made.space, made.questions, k=10)
+    stated, _ = recall.sample(made.space, made.questions, exact, k=10)
+    assert stated == pytest.approx(hits / (10 * len(made.questions)), abs=0.01)
+    assert stated < 1
+
+
+def test_questions_lie_near_the_vectors_but_are_not_them(filled):
+    made = filled(400)
+    asked = recall.questions(made.space, 30)
+    assert asked.shape == (30, 32)
+    assert np.linalg.norm(asked, axis=1) == pytest.approx(1, abs=1e-5)
+    best = (asked @ made.vectors.T).max(axis=1)
+    assert 0.6 < best.mean() < 0.95
+
+
+def test_without_an_index_there_is_nothing_to_measure(filled):
+    made = filled(40)
+    assert indexes.measure_recall(made.space.pk) is None
+    assert indexes.measure_all() == 0

@@ -1,0 +1,279 @@
+"""Every act is written down once, with who, what, when and from where, and stays written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.db import InternalError, ProgrammingError, connection, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.urls import resolve
+
+from recognition.errors import Conflict
+from recognition.middleware import ActorMiddleware
+from recognition.models import Action, AuditEntry, GalleryImage, Job, Source
+from recognition.services import (
+    audit,
+    catalogues,
+    gallery,
+    members,
+    products,
+    quotas,
+    tokens,
+    trash,
+)
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+def newest() -> AuditEntry:
+    return AuditEntry.objects.first()
+
+
+# --- Every verb -----------------------------------------------------------------------------------
+
+
+def _merge(c):
+    products.merge([c.products.get(label="coffee")], c.products.get(label="tea"))
+
+
+def _split(c):
+    tea = c.products.get(label="tea")
+    products.split(tea, tea.images.all(), "matcha")
+
+
+def _restore(c):
+    tea = c.products.get(label="tea")
+    trash.put(c, [tea])
+    trash.restore(tea)
+
+
+def _purge(c):
+    tea = c.products.get(label="tea")
+    trash.put(c, [tea])
+    trash.purge(c, [tea])
+
+
+def _invite(c):
+    return members.invite(c, "a@example.com", "viewer", by=c.owner, link=lambda text: text)
+
+
+VERBS = {
+    Action.CATALOGUE_CHANGE: lambda c: catalogues.change(c, top_k=3, metric="L2"),
+    Action.CATALOGUE_REMOVE: catalogues.remove,
+    Action.PRODUCT_CREATE: lambda c: products.create(c, "juice"),
+    Action.PRODUCT_CHANGE: lambda c: products.change(c.products.first(), label="x"),
+    Action.PRODUCT_UPSERT: lambda c: products.bulk_upsert(c, [{"external_id": "1", "label": "x"}]),
+    Action.PRODUCT_MERGE: _merge,
+    Action.PRODUCT_SPLIT: _split,
+    Action.PRODUCT_MOVE_IN: lambda c: products.move([c.products.first()], factories.catalogue()),
+    Action.PRODUCT_TRASH: lambda c: trash.put(c, list(c.products.all())),
+    Action.PRODUCT_RESTORE: _restore,
+    Action.PRODUCT_PURGE: _purge,
+    Action.IMAGE_ADD: lambda c: factories.add(c, "tea", 7),
+    Action.IMAGE_CHANGE: lambda c: gallery.set_box(c.images.first(), [0, 0, 20, 20]),
+    Action.IMAGE_MOVE: lambda c: gallery.move_images(c.images.all(), c.products.first()),
+    Action.IMAGE_REMOVE: lambda c: gallery.remove_images(c, c.images.all()),
+    Action.IMAGE_RETRY: lambda c: gallery.retry(c.images.all()),
+    Action.IMAGE_REEMBED: gallery.reembed,
+    Action.MEMBER_ADD: lambda c: members.add(c, factories.user(), "viewer"),
+    Action.MEMBER_CHANGE: lambda c: members.change(
+        members.add(c, factories.user(), "viewer"), "editor"
+    ),
+    Action.MEMBER_REMOVE: lambda c: members.remove(members.add(c, factories.user(), "viewer")),
+    Action.INVITATION_SEND: _invite,
+    Action.INVITATION_WITHDRAW: lambda c: members.withdraw(_invite(c)[0]),
+    Action.INVITATION_ACCEPT: lambda c: members.accept(_invite(c)[1], factories.user()),
+    Action.QUOTA_CHANGE: lambda c: quotas.change(c, images=10),
+}
+
+
+@pytest.fixture
+def stocked(catalogue):
+    for label, seed in (("tea", 1), ("coffee", 2)):
+        factories.add(catalogue, label, seed)
+    return catalogue
+
+
+@pytest.mark.parametrize("action", VERBS)
+def test_every_verb_writes_one_entry(stocked, action):
+    VERBS[action](stocked)
+    assert newest().action == action
+    assert AuditEntry.objects.filter(action=action).count() == 1
+
+
+def test_what_changed_is_there_before_and_after(catalogue):
+    tea = products.create(catalogue, "tea", price="1.5", currency="EUR")
+    products.change(tea, label="green tea", price="2", sku="")
+    entry = newest()
+    assert entry.changes == {"label": ["tea", "green tea"], "price": ["1.5000", "2"]}
+    assert (entry.object_type, entry.object_id, entry.object_name) == (
+        "product",
+        str(tea.pk),
+        "green tea",
+    )
+
+
+def test_an_act_upon_many_is_one_entry_with_its_count(catalogue):
+    new = [gallery.NewImage("tea", factories.picture(n)) for n in range(5)]
+    gallery.add_images(catalogue, new, by=catalogue.owner)
+    entry = AuditEntry.objects.get(action=Action.IMAGE_ADD)
+    assert (entry.count, len(entry.details["ids"]), entry.object_id) == (5, 5, "")
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda c: products.change(c.products.first(), label="coffee"),
+        lambda c: catalogues.change(c, top_k=5),
+        lambda c: gallery.add_image(c, "tea", factories.picture(1), by=None),
+        lambda c: gallery.remove_numbers(c, [99]),
+        lambda c: trash.put(c, []),
+        lambda c: quotas.change(c, images=None),
+    ],
+)
+def test_what_changes_nothing_writes_nothing(stocked, nothing):
+    before = AuditEntry.objects.count()
+    nothing(stocked)
+    assert AuditEntry.objects.count() == before
+
+
+def test_what_was_refused_or_rolled_back_is_not_there(stocked):
+    before = AuditEntry.objects.count()
+    with pytest.raises(Conflict):
+        products.create(stocked, "tea")
+    with pytest.raises(RuntimeError), transaction.atomic():
+        products.create(stocked, "juice")
+        raise RuntimeError
+    assert AuditEntry.objects.count() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_recorded_outside_of_the_transaction_that_does_it(catalogue):
+    with pytest.raises(RuntimeError, match="outside"):
+        audit.record(Action.IMAGE_ADD, catalogue=catalogue)
+
+
+# --- Who, and from where --------------------------------------------------------------------------
+
+
+def acted_in(request: HttpRequest, catalogue) -> AuditEntry:
+    def view(request: HttpRequest) -> HttpResponse:
+        products.create(catalogue, "by request")
+        return HttpResponse()
+
+    ActorMiddleware(view)(request)
+    return newest()
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [("/api/v1/x", Source.API), ("/admin/login/", Source.ADMIN), ("/login/", Source.PAGE)],
+)
+def test_the_door_somebody_came_through(catalogue, user, path, source):
+    request = RequestFactory().post(path)
+    request.user = user
+    request.resolver_match = resolve(path) if source == Source.ADMIN else None
+    entry = acted_in(request, catalogue)
+    assert (entry.source, entry.user_id, entry.user_name) == (source, user.pk, "ann")
+
+
+def test_the_token_somebody_used_is_named_and_its_text_is_not(catalogue, user):
+    user.token, text = tokens.create(user, "till 7")
+    request = RequestFactory().post("/api/v1/x")
+    request.user = user
+    entry = acted_in(request, catalogue)
+    assert entry.token.startswith("till 7") and text not in entry.token
+
+
+def test_who_signs_in_during_the_request_is_who_acts(catalogue, user):
+    request = RequestFactory().post("/api/v1/x")
+    request.user = AnonymousUser()
+
+    def view(request: HttpRequest) -> HttpResponse:
+        request.user = user  # as an API view does with a token
+        products.create(catalogue, "x")
+        return HttpResponse()
+
+    ActorMiddleware(view)(request)
+    assert newest().user_id == user.pk
+
+
+def test_after_a_request_nobody_acts(catalogue, user):
+    request = RequestFactory().post("/api/v1/x")
+    request.user = user
+    acted_in(request, catalogue)
+    products.create(catalogue, "by command")
+    assert (newest().source, newest().user) == (Source.COMMAND, None)
+
+
+def test_a_job_is_two_entries_and_its_report_has_the_rest(catalogue, user):
+    job = Job.objects.create(catalogue=catalogue, kind="import", started_by=user)
+    before = AuditEntry.objects.count()
+    with audit.for_job(job):
+        factories.add(catalogue, "tea")
+        with transaction.atomic():
+            audit.record(Action.JOB_END, job, catalogue=catalogue, count=1)
+    assert AuditEntry.objects.count() == before + 1
+    assert (newest().source, newest().user, newest().action) == ("worker", user, "job.end")
+
+
+# --- It stays -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE recognition_auditentry SET user_name = 'eve'",
+        "DELETE FROM recognition_auditentry",
+        "DELETE FROM recognition_auditentry WHERE false",
+    ],
+)
+def test_the_database_refuses_to_change_or_delete_it(stocked, statement):
+    before = list(AuditEntry.objects.values())
+    with (
+        pytest.raises((InternalError, ProgrammingError), match="append-only"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+    assert list(AuditEntry.objects.values()) == before
+
+
+def test_it_outlives_what_it_speaks_about(stocked, user):
+    editor = factories.member(stocked, "editor", "bob")
+    gallery.add_image(stocked, "tea", factories.picture(5), by=editor)
+    catalogues.remove(stocked)
+    editor.delete()
+    entry = AuditEntry.objects.get(user_name="bob")
+    assert entry.action == Action.IMAGE_ADD and entry.count == 1
+    assert not GalleryImage.everything.exists()
+
+
+# --- Who reads it ---------------------------------------------------------------------------------
+
+
+def test_managers_of_the_catalogue_see_it_and_nobody_else(stocked, user):
+    assert AuditEntry.objects.visible_to(user).count() == AuditEntry.objects.count()
+    for outsider in (factories.member(stocked, "editor"), factories.user(), AnonymousUser()):
+        assert not AuditEntry.objects.visible_to(outsider).exists()
+
+
+def test_it_is_exported_as_a_table_that_starts_no_formula(stocked):
+    products.create(stocked, '=HYPERLINK("http://evil")')
+    rows = list(csv.DictReader(io.StringIO("".join(audit.as_csv(AuditEntry.objects.all()))[1:])))
+    assert len(rows) == AuditEntry.objects.count()
+    assert rows[0]["object_name"].startswith("'=")
+    assert json.loads(rows[0]["changes"])["label"] == ["", '=HYPERLINK("http://evil")']
+
+
+def test_it_is_exported_as_json_lines(stocked):
+    lines = [json.loads(line) for line in audit.as_json_lines(AuditEntry.objects.all())]
+    assert [line["action"] for line in lines] == list(
+        AuditEntry.objects.values_list("action", flat=True)
+    )

@@ -1,0 +1,221 @@
+"""Exporting, and getting all of it back."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recognition import images
+from recognition.models import Embedding, GalleryImage, Job, State
+from recognition.services import exports, gallery, imports, indexing, jobs
+from recognition.services import products as product_services
+from tests import factories
+from tests.services.test_import import imported
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_engine")]
+
+
+@pytest.fixture
+def full(catalogue):
+    """A catalogue with everything that must survive."""
+    factories.add(catalogue, "green tea", 1, source_name="front.png")
+    factories.add(catalogue, "removed", 2)
+    factories.add(catalogue, "红茶", 3, box=[1, 1, 40, 40])
+    factories.add(catalogue, "green tea", 4, external_id="I-4")
+    gif = io.BytesIO()
+    Image.open(io.BytesIO(factories.png(5))).save(gif, "GIF")
+    gallery.add_image(catalogue, "green tea", images.check(gif.getvalue()), by=None)
+    gallery.remove_numbers(catalogue, [1])
+    gallery.change_product(
+        catalogue.products.get(label="green tea"),
+        category="drinks",
+        attributes={"ml": 330, "colours": ["green", "white"]},
+        names={"en": "Green tea", "zh-Hans": "绿茶"},
+        external_id="P-1",
+        price="1.50",
+        currency="EUR",
+    )
+    gallery.change_product(catalogue.products.get(label="removed"), is_active=False)
+    indexing.embed_waiting(catalogue.pk)
+    return catalogue
+
+
+def exported(catalogue, **options) -> io.BytesIO:
+    out = io.BytesIO()
+    exports.write(catalogue, out, **options)
+    out.seek(0)
+    return out
+
+
+def content(catalogue) -> list[tuple]:
+    """All that an answer could show."""
+    return [
+        (
+            i.number,
+            i.external_id,
+            i.product.label,
+            i.checksum,
+            i.box,
+            i.box_source,
+            i.source_name,
+            i.file.read(),
+        )
+        for i in catalogue.images.select_related("product").order_by("number")
+    ]
+
+
+def products(catalogue) -> list[tuple]:
+    return list(catalogue.products.order_by("label").values_list(*product_services.FIELDS))
+
+
+def vectors(catalogue) -> dict[tuple[int, int], list[float]]:
+    rows = Embedding.objects.filter(space=catalogue.index).values_list(
+        "image__number", "view", "emb"
+    )
+    return {(number, view): list(emb) for number, view, emb in rows}
+
+
+def test_paddlex_can_read_it(full):
+    with zipfile.ZipFile(exported(full)) as archive:
+        assert archive.read("gallery.txt").decode() == (
+            "images/0.png\tgreen tea\nimages/2.png 红茶\nimages/3.png\tgreen tea\n"
+            "images/4.png\tgreen tea\n"
+        )
+        assert archive.read("images/0.png") == factories.png(1)
+        described = json.loads(archive.read("catalogue.json"))
+        assert described["counts"] == {"products": 3, "images": 4}
+        assert "embeddings.npy" not in archive.namelist()
+
+
+def test_everything_comes_back(full):
+    other = factories.catalogue()
+    job = imported(other, exported(full))
+    assert (job.state, job.done, job.failed, job.total) == (State.DONE, 7, 0, 7)
+    assert content(other) == content(full)
+    assert products(other) == products(full)
+    other.refresh_from_db()
+    assert other.next_number == 5
+    indexing.embed_waiting(other.pk)
+    assert vectors(other) == vectors(full)
+
+
+def test_vectors_of_the_same_weights_are_reused(full, monkeypatch):
+    other = factories.catalogue()
+    imported(other, exported(full, embeddings=True))
+    assert set(other.images.values_list("state", flat=True)) == {State.DONE}
+    assert vectors(other) == vectors(full) and len(vectors(full)) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("digest", "other weights"), ("preprocessing", {}), ("crop_policy", "both")],
+)
+def test_vectors_of_anything_else_are_not(full, field, value):
+    source = exported(full, embeddings=True)
+    model = full.index.feature_model
+    type(model).objects.filter(pk=model.pk).update(preprocessing={"size": 224})
+    with zipfile.ZipFile(source, "a") as archive, pytest.warns(UserWarning):
+        manifest = json.loads(archive.read("embeddings.json"))
+        assert manifest["rows"] == 4
+        archive.writestr(
+            "embeddings.json", json.dumps(manifest | {"preprocessing": {"size": 224}, field: value})
+        )
+    source = repacked(source)
+    other = factories.catalogue()
+    imported(other, source)
+    assert set(other.images.values_list("state", flat=True)) == {State.PENDING}
+    assert not vectors(other)
+
+
+def repacked(source: io.BytesIO) -> io.BytesIO:
+    """Without names that come twice; the last one counts."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(source) as before, zipfile.ZipFile(out, "w") as after:
+        for name in dict.fromkeys(before.namelist()):
+            after.writestr(name, before.read(name))
+    out.seek(0)
+    return out
+
+
+def test_vectors_are_half_precision_rows_in_image_order(full):
+    with zipfile.ZipFile(exported(full, embeddings=True)) as archive:
+        rows = np.load(io.BytesIO(archive.read("embeddings.npy")), allow_pickle=False)
+    assert (rows.shape, rows.dtype) == ((4, 64), np.float16)
+    expected = vectors(full)
+    assert np.array_equal(rows, np.array([expected[key] for key in sorted(expected)], np.float16))
+
+
+def test_two_views_and_detected_boxes_come_back(full):
+    full.crop_policy, full.detector = "both", "stub_det"
+    full.save()
+    gallery.reembed(full)
+    indexing.embed_waiting(full.pk)
+    assert len(vectors(full)) == 8
+    other = factories.catalogue(crop_policy="both", detector="stub_det")
+    imported(other, exported(full, embeddings=True))
+    assert vectors(other) == vectors(full)
+    assert content(other) == content(full)
+
+
+def test_damaged_descriptions_fail_with_a_reason(full):
+    source = exported(full)
+    for name, data, why in [
+        (
+            "catalogue.json",
+            b'{"format": "shitu-catalogue", "version": 1, "products": [{',
+            "damaged",
+        ),
+        ("catalogue.json", b'{"format": "else"}', "only version"),
+        ("catalogue.json", b"\xff", "damaged"),
+        ("embeddings.json", b"{", "damaged"),
+    ]:
+        out = io.BytesIO()
+        with zipfile.ZipFile(source) as before, zipfile.ZipFile(out, "w") as after:
+            for member in {*before.namelist(), name}:
+                after.writestr(member, data if member == name else before.read(member))
+        out.seek(0)
+        job = imported(factories.catalogue(), out)
+        assert job.state == State.FAILED and why in job.error, (name, job.error)
+
+
+def test_an_image_removed_meanwhile_is_left_out_everywhere(full, media):
+    image = full.images.get(number=2)
+    original = exports._batches
+
+    def removing(catalogue):
+        for batch in original(catalogue):
+            GalleryImage.objects.filter(pk=image.pk).delete()
+            Path(media / image.file.name).unlink()
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exports, "_batches", removing)
+        source = exported(full, embeddings=True)
+    with zipfile.ZipFile(source) as archive:
+        assert "images/2.png" not in archive.namelist()
+        assert b"images/2.png" not in archive.read("gallery.txt")
+        assert np.load(io.BytesIO(archive.read("embeddings.npy"))).shape == (3, 64)
+
+
+def test_a_lost_file_is_no_silent_gap(full, media):
+    (media / full.images.get(number=2).file.name).unlink()
+    with pytest.raises(FileNotFoundError):
+        exported(full)
+
+
+def test_as_a_job(full):
+    job = exports.start(full, by=full.owner, embeddings=True)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.kind, job.state, job.done, job.total) == (Job.Kind.EXPORT, State.DONE, 4, 4)
+    other = factories.catalogue()
+    with job.file.open() as file:
+        imported_job = imports.start(other, file, by=None, name="again.zip")
+    jobs.run(imported_job.pk)
+    assert content(other) == content(full)

@@ -1,0 +1,223 @@
+"""Jobs survive the death of whoever works on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+from django.utils import timezone
+
+from recognition import tasks
+from recognition.models import Catalogue, GalleryImage, Job, State
+from recognition.services import exports, imports, jobs, recovery
+from tests import factories
+from tests.factories import png
+from tests.services.test_import import packed
+
+COUNT = 400
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder of small pictures, every seventh of them broken."""
+    for number in range(COUNT):
+        data = png(number % 250, (64 + number // 250, 48))
+        (tmp_path / f"{number}.png").write_bytes(data if number % 7 else data[:50])
+    (tmp_path / "gallery.txt").write_text(
+        "".join(f"{number}.png tea {number % 9}\n" for number in range(COUNT))
+    )
+    return tmp_path
+
+
+_CHILD = """
+import sys, django
+from pathlib import Path
+django.setup()
+from django.conf import settings
+from django.db import connections
+settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = sys.argv[1]
+settings.MEDIA_ROOT = sys.argv[2]
+from recognition.models import Catalogue
+from recognition.services import imports, jobs
+catalogue = Catalogue.objects.get(pk=int(sys.argv[3]))
+folder = Path(sys.argv[4])
+job = imports.start_here(catalogue, folder, by=None, labels=folder / "gallery.txt")
+print(job.pk, flush=True)
+jobs.run_here(job)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_killed_and_run_again_nothing_is_lost_and_nothing_comes_twice(source, media):
+    catalogue = factories.catalogue()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-c", _CHILD, connection.settings_dict["NAME"], str(media)),
+                *(str(catalogue.pk), str(source)),
+            ],
+            cwd=django_settings.BASE_DIR,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "shitu_site.settings"},
+            stdout=subprocess.PIPE,
+        )
+
+    stops: list[int] = []
+    for least in (1, 120):
+        process = start()
+        deadline = time.monotonic() + 60
+        while GalleryImage.objects.count() < least and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        stops.append(GalleryImage.objects.count())
+    assert 0 < stops[0] < COUNT * 6 // 7, "it was not killed in the middle"
+    assert stops[0] <= stops[1] < COUNT * 6 // 7
+    assert Job.objects.get().state == State.RUNNING
+
+    process = start()
+    assert process.wait(timeout=60) == 0
+    job = Job.objects.get()  # the same one went on
+    broken = len(range(0, COUNT, 7))
+    assert (job.state, job.done, job.failed, job.total) == (
+        State.DONE,
+        COUNT - broken,
+        broken,
+        COUNT,
+    )
+    assert list(job.lines.order_by("number").values_list("number", flat=True)) == list(
+        range(1, COUNT + 1)
+    )
+    assert job.counts() == {"ok": COUNT - broken, "duplicate": 0, "skipped": 0, "error": broken}
+    assert GalleryImage.objects.count() == COUNT - broken
+    assert GalleryImage.objects.values("product__label", "checksum").distinct().count() == (
+        COUNT - broken
+    )
+    for image in GalleryImage.objects.all():
+        assert (media / image.file.name).stat().st_size == image.byte_size
+    catalogue.refresh_from_db()
+    assert catalogue.next_number == COUNT - broken
+
+
+@pytest.mark.django_db
+class TestResume:
+    @pytest.fixture
+    def woken(self, monkeypatch) -> list[int]:
+        ids: list[int] = []
+        monkeypatch.setattr(
+            tasks, "wake", lambda task, *args: ids.extend(args) if task is tasks.run_job else None
+        )
+        return ids
+
+    def job(self, catalogue) -> Job:
+        source = packed({"gallery.txt": "a.png tea\n", "a.png": png(1)})
+        return imports.start(catalogue, source, by=None, name="x.zip")
+
+    def test_a_forgotten_job_is_woken(self, catalogue, woken):
+        job = self.job(catalogue)
+        woken.clear()
+        recovery.resume()
+        assert woken == [job.pk]
+
+    def test_one_whose_worker_died_is_woken_and_goes_on(self, catalogue, woken):
+        job = self.job(catalogue)
+        Job.objects.filter(pk=job.pk).claim(1)
+        woken.clear()
+        recovery.resume()
+        assert woken == []  # its lease still runs
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        recovery.resume()
+        assert woken == [job.pk]
+        jobs.run(job.pk)
+        job.refresh_from_db()
+        assert job.state == State.DONE and catalogue.images.count() == 1
+
+    def test_the_job_of_a_command_is_left_to_the_command(self, catalogue, woken, tmp_path):
+        job = imports.start_here(catalogue, tmp_path, by=None)
+        recovery.resume()
+        jobs.run(job.pk)
+        job.refresh_from_db()
+        assert woken == [] and job.state == State.PENDING
+
+    def test_a_job_that_kills_its_worker_again_and_again_is_given_up(self, catalogue, settings):
+        job = self.job(catalogue)
+        for _ in range(settings.SHITU_MAX_ATTEMPTS):
+            assert Job.objects.filter(pk=job.pk).claim(1)
+            Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert not Job.objects.filter(pk=job.pk).claim(1)
+        job.refresh_from_db()
+        assert job.state == State.FAILED
+
+    def test_an_export_begins_again(self, catalogue, woken):
+        job = exports.start(catalogue, by=None)
+        Job.objects.filter(pk=job.pk).claim(1)
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        recovery.resume()
+        jobs.run(job.pk)
+        job.refresh_from_db()
+        assert job.state == State.DONE and job.file
+
+
+@pytest.mark.django_db
+def test_an_unforeseen_error_fails_the_job_in_words_that_do_not_leak(catalogue, monkeypatch):
+    from recognition.services.imports import runner
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr(runner, "_commit", fail)
+    job = TestResume().job(catalogue)
+    with pytest.raises(RuntimeError):
+        jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.error) == (State.FAILED, "unexpected RuntimeError; see the log")
+
+
+@pytest.mark.django_db
+def test_an_interrupted_command_leaves_its_job_waiting(catalogue, tmp_path):
+    (tmp_path / "tea").mkdir()
+    (tmp_path / "tea" / "1.png").write_bytes(png(1))
+    job = imports.start_here(catalogue, tmp_path, by=None)
+
+    def interrupt(job: Job) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_here(job, interrupt)
+    again = imports.start_here(catalogue, tmp_path, by=None)
+    assert again == job and again.state == State.PENDING
+    assert jobs.run_here(again).state == State.DONE
+    assert imports.start_here(catalogue, tmp_path, by=None) != job
+
+
+@pytest.mark.django_db
+def test_a_changed_list_begins_a_new_job(catalogue, tmp_path):
+    (tmp_path / "list").write_text("a.png tea\n")
+    job = imports.start_here(catalogue, tmp_path, by=None, labels=tmp_path / "list")
+    (tmp_path / "list").write_text("b.png tea\na.png tea\n")
+    other = imports.start_here(catalogue, tmp_path, by=None, labels=tmp_path / "list")
+    job.refresh_from_db()
+    assert other != job
+    assert job.state == State.FAILED and "changed" in job.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_goes_on_answering_while_a_job_runs(media):
+    catalogue = factories.catalogue()
+    ids = [TestResume().job(catalogue).pk, exports.start(catalogue, by=None).pk]
+    jobs.run_in_background(ids[0])  # returns at once
+    jobs.run_in_background(ids[1])  # the thread is busy; it looks for more at its end
+    deadline = time.monotonic() + 20
+    while Catalogue.objects.get().jobs.unfinished().exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert set(Job.objects.values_list("state", flat=True)) == {State.DONE}
+    with jobs._background:  # the thread has closed its connection
+        pass

@@ -1,0 +1,317 @@
+"""CSV and XLSX manifests, Google's bulk CSV, and lists nobody should send."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import openpyxl
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recognition.errors import RecognitionError
+from recognition.services.imports import columns, manifest
+from recognition.services.imports.lines import Line
+from recognition.services.imports.places import Nowhere
+from tests.factories import png
+from tests.services.test_import import imported, labels, outcome, packed, reasons
+
+ROWS = [
+    ["label", "image", "box", "category", "attributes.size", "attributes.Bio", "active", "colour"],
+    ["green tea", "a.png", "2,2,40,40", "drinks/tea", "330", "true", "yes", "red"],
+    ["red tea", "b.png", "", "", "", "", "no", ""],
+    ["", "", "", "", "", "", "", ""],
+    ["coffee", "", "", "drinks", "", "", "", ""],
+    ["tea", "a.png", "2,2", "", "", "", "", ""],
+    ["tea", "a.png", "", "", "", "", "perhaps", ""],
+    ["", "a.png", "", "", "", "", "", ""],
+    ["tea", "missing.png", "", "", "", "", "", ""],
+]
+
+
+def as_csv(rows, delimiter=",", encoding="utf-8") -> bytes:
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter).writerows(rows)
+    return out.getvalue().encode(encoding)
+
+
+def as_xlsx(rows) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append([int(cell) if cell.isdigit() else cell or None for cell in row])
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+@pytest.fixture(
+    params=["csv", "semicolons", "tabs and BOM", "xlsx"],
+)
+def listing(request) -> tuple[str, bytes]:
+    """The same rows in every form."""
+    return {
+        "csv": ("list.csv", as_csv(ROWS)),
+        "semicolons": ("list.csv", as_csv(ROWS, ";")),
+        "tabs and BOM": ("list.csv", as_csv(ROWS, "\t", "utf-8-sig")),
+        "xlsx": ("list.xlsx", as_xlsx(ROWS)),
+    }[request.param]
+
+
+@pytest.mark.django_db
+def test_rows_become_products_with_their_fields_and_pictures(catalogue, listing):
+    name, data = listing
+    job = imported(catalogue, packed({name: data, "a.png": png(1), "b.png": png(2)}))
+    assert outcome(job) == [
+        (1, "skipped"),
+        (2, "ok"),
+        (3, "ok"),
+        (4, "skipped"),
+        (5, "ok"),
+        (6, "error"),
+        (7, "error"),
+        (8, "error"),
+        (9, "error"),
+    ]
+    said = reasons(job)
+    assert said[1] == "not stored: colour"
+    assert "box: “2,2” is no box" in said[6]
+    assert said[7] == "active: “perhaps” is neither yes nor no"
+    assert "label is empty" in said[8]
+    assert "no such file" in said[9]
+    assert labels(catalogue) == ["green tea", "red tea"]
+    green = catalogue.products.get(label="green tea")
+    assert (green.category, green.attributes) == ("drinks/tea", {"size": 330, "Bio": True})
+    assert green.images.get().box == [2, 2, 40, 40]
+    assert not catalogue.products.get(label="red tea").is_active
+    assert catalogue.products.get(label="coffee").category == "drinks"
+
+
+@pytest.mark.django_db
+def test_fields_are_added_to_what_is_known(catalogue):
+    def tell(row: str) -> None:
+        header = "label,category,attributes.a,attributes.b\n"
+        imported(catalogue, io.BytesIO(f"{header}{row}\n".encode()), "list.csv")
+
+    tell("tea,drinks,1,")
+    version = catalogue.version
+    tell("tea,,,2")
+    product = catalogue.products.get()
+    assert (product.category, product.attributes) == ("drinks", {"a": 1, "b": 2})
+    catalogue.refresh_from_db()
+    assert catalogue.version > version  # the next answer shows it
+
+
+@pytest.mark.django_db
+def test_pictures_by_url_go_through_the_guard(catalogue, monkeypatch):
+    monkeypatch.setattr(
+        manifest, "fetch_picture", lambda url: png(1) if "good" in url else b"<html>"
+    )
+    rows = b"name,url\ntea,https://example.com/good.png\ntea,https://example.com/bad.png\n"
+    job = imported(catalogue, io.BytesIO(rows), "list.csv")
+    assert [result for _, result in outcome(job)] == ["ok", "error"]
+    assert catalogue.images.get().source_name == "https://example.com/good.png"
+
+
+@pytest.mark.django_db
+def test_a_private_url_is_refused(catalogue):
+    job = imported(catalogue, io.BytesIO(b"label,image\ntea,http://127.0.0.1/a.png\n"), "x.csv")
+    assert "no address on the public internet" in reasons(job)[2]
+
+
+@pytest.mark.django_db
+def test_a_manifest_alone_has_no_files(catalogue):
+    job = imported(catalogue, io.BytesIO(b"label,image\ntea,a.png\n"), "x.csv")
+    assert "put both into one ZIP" in reasons(job)[2]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "empty"),
+        (b"label,label\nx,y\n", "none may come twice"),
+        (b"a,b\n1,2\n", "must be"),
+        ("label,image\n".encode("utf-16"), "not UTF-8"),
+        (as_xlsx(ROWS)[:900], "ZIP"),
+        (packed({"xl/workbook.xml": "<broken"}).getvalue(), "damaged"),
+    ],
+)
+def test_a_list_in_no_known_form_fails_the_job(catalogue, data, why):
+    job = imported(catalogue, io.BytesIO(data), "list.csv")
+    assert job.state == "failed"
+    assert why in job.error
+
+
+@pytest.mark.django_db
+def test_two_lists_are_one_too_many(catalogue):
+    job = imported(catalogue, packed({"a.csv": "label\nx\n", "b.csv": "label\ny\n"}))
+    assert "several lists" in job.error
+
+
+class TestGoogle:
+    LINES = (
+        'gs://my bucket/a.png,i1,set,p1,apparel,Red Shoe,"color=red,color=black,style=kids",'
+        '"0.5,10,60.2,10,60.2,40,0.5,40"\n'
+        "https://example.com/b.png,,set,p1,apparel,Red Shoe\n"
+        "https://example.com/c.png,,set,p2,apparel,,,\n"
+        "https://example.com/cc.png,,set,p5,,Red Shoe\n"
+        "https://example.com/ccc.png,,set,p1\n"
+        ",,set,p3,apparel\n"
+        'gs://b/d.png,,set,p4,apparel,,colour,"1,2,3"\n'
+    )
+    HEADER = (
+        "image-uri,image-id,product-set-id,product-id,product-category,product-display-name,"
+        "labels,bounding-poly\n"
+    )
+
+    @pytest.fixture(autouse=True)
+    def fetched(self, monkeypatch) -> list[str]:
+        urls: list[str] = []
+
+        def fetch(url: str) -> bytes:
+            urls.append(url)
+            return png(len(url))
+
+        monkeypatch.setattr(manifest, "fetch_picture", fetch)
+        return urls
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("header", ["", HEADER])
+    def test_the_bulk_csv_is_accepted_as_it_is(self, catalogue, fetched, header):
+        job = imported(catalogue, io.BytesIO((header + self.LINES).encode()), "bulk.csv")
+        assert [result for _, result in outcome(job)] == ["ok"] * 5 + ["error"] * 2
+        assert labels(catalogue) == ["Red Shoe", "Red Shoe", "p2", "Red Shoe (p5)", "Red Shoe"]
+        shoe = catalogue.products.get(external_id="p1")
+        assert (shoe.label, shoe.category) == ("Red Shoe", "apparel")
+        assert shoe.attributes == {
+            "color": ["red", "black"],
+            "style": "kids",
+            "product-set-id": "set",
+        }
+        image = shoe.images.order_by("number")[0]
+        assert (image.external_id, image.box) == ("i1", [0, 10, 60, 40])
+        assert "https://storage.googleapis.com/my%20bucket/a.png" in fetched
+
+    @pytest.mark.django_db
+    def test_again_it_changes_nothing(self, catalogue):
+        imported(catalogue, io.BytesIO(self.LINES.encode()), "bulk.csv")
+        before = list(
+            catalogue.products.order_by("pk").values("label", "external_id", "attributes")
+        )
+        job = imported(catalogue, io.BytesIO(self.LINES.encode()), "bulk.csv")
+        assert [result for _, result in outcome(job)] == ["duplicate"] * 5 + ["error"] * 2
+        after = list(catalogue.products.order_by("pk").values("label", "external_id", "attributes"))
+        assert after == before
+
+
+@pytest.mark.django_db
+class TestExternalIds:
+    def run(self, catalogue, rows: str):
+        files = {f"{name}.png": png(number) for number, name in enumerate("abcd")}
+        return imported(catalogue, packed({"list.csv": rows} | files))
+
+    def test_the_product_is_the_one_with_the_id_and_takes_the_new_label(self, catalogue):
+        self.run(catalogue, "external_id,label,image\nP1,tea,a.png\n")
+        job = self.run(catalogue, "external_id,label,image\nP1,green tea,b.png\nP1,,c.png\n")
+        assert [result for _, result in outcome(job)] == ["ok", "ok"]
+        assert labels(catalogue) == ["green tea"] * 3
+
+    def test_a_product_that_has_the_label_and_no_id_gets_it(self, catalogue):
+        self.run(catalogue, "label,image\ntea,a.png\n")
+        self.run(catalogue, "external_id,label,sku\nP1,tea,S\n")
+        product = catalogue.products.get()
+        assert (product.external_id, product.sku) == ("P1", "S")
+
+    def test_what_contradicts_is_refused_alone(self, catalogue):
+        self.run(catalogue, "external_id,label\nP1,tea\nP2,coffee\n")
+        job = self.run(catalogue, "external_id,label,sku\nP2,tea,x\nP3,,x\nP1,,x\n,tea,y\n")
+        assert [result for _, result in outcome(job)] == ["error", "error", "ok", "ok"]
+        assert "already has a product “tea”" in reasons(job)[2]
+        assert "needs a label" in reasons(job)[3]
+        assert catalogue.products.get(external_id="P1").sku == "y"
+        assert catalogue.products.get(external_id="P2").label == "coffee"
+
+    def test_a_picture_with_an_id_replaces_the_one_that_has_it(self, catalogue):
+        job = self.run(catalogue, "label,image,image_id\ntea,a.png,I\ntea,b.png,I\ntea,b.png,I\n")
+        assert [result for _, result in outcome(job)] == ["ok", "ok", "duplicate"]
+        assert "replaces" in reasons(job)[3]
+        assert catalogue.images.get().number == 1
+
+
+@pytest.mark.django_db
+def test_every_field_of_a_product_has_a_column(catalogue):
+    header = "label,names.en,names.zh-hans,sku,barcode,price,currency,description,category,active"
+    row = "tea,Tea,茶,S1,4006381333931,1.50,eur,A drink,drinks / tea,yes"
+    bad = "milk,,,,,2,,,,"
+    job = imported(catalogue, io.BytesIO(f"{header}\n{row}\n{bad}\n".encode()), "list.csv")
+    assert [result for _, result in outcome(job)] == ["ok", "error"]
+    assert "currency" in reasons(job)[3]
+    product = catalogue.products.get(label="tea")
+    assert product.names == {"en": "Tea", "zh-Hans": "茶"}
+    assert (product.sku, product.barcode, product.description) == ("S1", "4006381333931", "A drink")
+    assert (str(product.price), product.currency, product.category) == (
+        "1.5000",
+        "EUR",
+        "drinks/tea",
+    )
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=30)
+
+
+@given(
+    st.lists(st.lists(texts, max_size=6), max_size=8),
+    st.sampled_from(",;\t"),
+    st.binary(max_size=40),
+)
+@example([["label", "box"], ["tea", "9" * 400]], ",", b'"')
+@example([["label", "attributes.a"], ["tea", "[" * 100_000]], ",", b"")
+def test_no_csv_ever_crashes_the_reader(rows, delimiter, tail):
+    data = b"label,image,box,attributes.a\n" + as_csv(rows, delimiter) + tail
+    found: list[Line] = []
+    try:
+        found.extend(manifest.csv_lines(io.BytesIO(data), Nowhere()))
+    except RecognitionError:
+        return
+    numbers = [line.number for line in found]
+    assert numbers == sorted(set(numbers))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_ever_crash_the_readers(data):
+    for read in (manifest.csv_lines, manifest.xlsx_lines):
+        try:
+            list(read(io.BytesIO(data), Nowhere()))
+        except RecognitionError as error:
+            assert error.message
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1))
+def test_what_is_written_is_read(cells):
+    data = as_csv([["label", "category"], *[["x" + cell.strip(), "c"] for cell in cells]])
+    lines = list(manifest.csv_lines(io.BytesIO(data), Nowhere()))
+    assert [line.label for line in lines] == [("x" + cell.strip()).strip() for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("330", 330),
+        ("-1.5", -1.5),
+        ("true", True),
+        ("007", "007"),
+        ("1e400", "1e400"),
+        ("NaN", "NaN"),
+        ("4006381333931", 4006381333931),
+        ('{"a": 1}', '{"a": 1}'),
+        ("red", "red"),
+    ],
+)
+def test_attributes_are_typed_as_json_would(cell, value):
+    assert columns.value(cell) == value and type(columns.value(cell)) is type(value)
+
+
+@pytest.mark.parametrize("cell", ["1,2,3,4", "[1, 2, 3, 4]", "(1 2 3 4)", "1;2;3;4", "1.0,2,3,4"])
+def test_boxes_in_every_usual_writing(cell):
+    assert columns.box(cell) == [1, 2, 3, 4]

@@ -1,0 +1,453 @@
+"""Products are made, changed, merged, split and moved, and the next answer knows."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recognition import languages
+from recognition.errors import BadInput, Conflict, NotFound
+from recognition.models import (
+    Embedding,
+    GalleryImage,
+    JobLine,
+    Match,
+    Product,
+    RecognitionQuery,
+    State,
+)
+from recognition.services import gallery, products, queries, trash
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ask(stub_engine, run_tasks):
+    """`ask(catalogue, seed)` is the label that the picture gets there, None for unknown."""
+
+    def label(of, seed: int) -> str | None:
+        with run_tasks():
+            query = queries.submit(of, factories.picture(seed), by=None)
+        match = Match.objects.filter(detection__query=query, score__gt=0.99).first()
+        return match.label if match else None
+
+    return label
+
+
+@pytest.fixture
+def stocked(catalogue, stub_engine, run_tasks):
+    """Tea and coffee of two pictures each, embedded."""
+    with run_tasks():
+        for label, seeds in (("tea", (1, 2)), ("coffee", (3, 4))):
+            for seed in seeds:
+                factories.add(catalogue, label, seed)
+    return catalogue
+
+
+def of(catalogue, label: str) -> Product:
+    return catalogue.products.get(label=label)
+
+
+def vectors(image: GalleryImage) -> list[tuple[int, str]]:
+    """(space, vector as stored) of an image: the very rows, to see that none was made anew."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT space_id, emb::text FROM recognition_embedding WHERE image_id = %s", [image.pk]
+        )
+        return cursor.fetchall()
+
+
+# --- Make and change ------------------------------------------------------------------------------
+
+
+def test_a_product_holds_everything_that_is_said_about_it(catalogue):
+    made = products.create(
+        catalogue,
+        "  green tea ",
+        external_id="erp-1",
+        names={"ZH-hans": "绿茶", "de": "Grüner Tee"},
+        sku="T-1",
+        barcode="4006381333931",
+        price="1.50",
+        currency="eur",
+        description="loose\nleaf",
+        category="/drinks / tea/",
+        attributes={"ml": 500, "organic": True, "tags": ["a", "b"]},
+    )
+    made.refresh_from_db()
+    assert (made.label, made.price, made.currency) == ("green tea", Decimal("1.5"), "EUR")
+    assert made.names == {"zh-Hans": "绿茶", "de": "Grüner Tee"}
+    assert made.category == "drinks/tea"
+    assert made.attributes == {"ml": 500, "organic": True, "tags": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("label", ""),
+        ("label", 5),
+        ("external_id", "a\x00b"),
+        ("external_id", "x" * 256),
+        ("names", {"not a tag": "x"}),
+        ("names", {"en": ""}),
+        ("names", {"en": "x", "EN": "y"}),
+        ("names", []),
+        ("price", "cheap"),
+        ("price", -1),
+        ("price", "NaN"),
+        ("price", "1.23456"),
+        ("currency", "XXQ"),
+        ("category", "drinks//tea"),
+        ("attributes", {"a": {"nested": 1}}),
+        ("attributes", {"a": None}),
+        ("attributes", {"": 1}),
+        ("attributes", {"a": float("inf")}),
+        ("attributes", {"a": "\x00"}),
+        ("description", "\ud800"),
+        ("description", "x" * 20_001),
+        ("is_active", "yes"),
+        ("colour", "red"),
+    ],
+)
+def test_a_value_that_is_wrong_is_named_and_changes_nothing(catalogue, field, value):
+    product = products.create(catalogue, "tea", price=1, currency="EUR")
+    version = catalogue.version
+    with pytest.raises(BadInput) as caught:
+        products.change(product, **{field: value})
+    assert caught.value.field == field
+    catalogue.refresh_from_db()
+    assert catalogue.version == version
+
+
+def test_a_price_needs_a_currency(catalogue):
+    product = products.create(catalogue, "tea")
+    with pytest.raises(BadInput) as caught:
+        products.change(product, price=2)
+    assert caught.value.field == "currency" and product.price is None
+
+
+@pytest.mark.parametrize("field", ["label", "external_id"])
+def test_what_is_unique_is_refused_when_taken(catalogue, field):
+    products.create(catalogue, "tea", external_id="1")
+    taken = {"label": "tea", "external_id": "1"}[field]
+    other = products.create(catalogue, "coffee", external_id="2")
+    with pytest.raises(Conflict) as caught:
+        products.change(other, **{field: taken})
+    assert caught.value.field == field
+    other.refresh_from_db()
+    assert (other.label, other.external_id) == ("coffee", "2")
+
+
+def test_a_change_that_changes_nothing_moves_no_version(catalogue):
+    product = products.create(catalogue, "tea", price="1.5", currency="EUR")
+    version = catalogue.version
+    products.change(product, label=" tea ", price="1.5000")
+    catalogue.refresh_from_db()
+    assert catalogue.version == version
+
+
+def test_many_are_changed_at_once(catalogue):
+    several = [products.create(catalogue, label) for label in ("a", "b", "c")]
+    assert products.change_many(catalogue, several, category="x", is_active=False) == 3
+    assert catalogue.products.filter(category="x", is_active=False).count() == 3
+    with pytest.raises(BadInput):
+        products.change_many(catalogue, several, label="same")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        (["de-AT", "en"], "Tee"),
+        (["zh"], "茶"),
+        (["zh-Hans-CN"], "茶"),
+        (["fr", "en-GB"], "tea in English"),
+        (["fr"], "tea"),
+        ([], "tea"),
+    ],
+)
+def test_it_is_named_in_the_language_that_is_asked_for(wanted, name):
+    names = {"de": "Tee", "en": "tea in English", "zh-Hans": "茶"}
+    assert Product(label="tea", names=names).name_in(wanted) == name
+
+
+@given(st.text(alphabet="azAZ09-xX", max_size=40))
+def test_a_canonical_tag_is_canonical(tag):
+    once = languages.canonical(tag)
+    if once is not None:
+        assert once.lower() == tag.lower()
+        assert languages.canonical(once) == once
+        assert languages.best([tag], [once]) == once
+
+
+# --- Bulk upsert ----------------------------------------------------------------------------------
+
+
+def test_bulk_upsert_makes_and_changes_by_external_id(catalogue):
+    first = products.bulk_upsert(
+        catalogue, [{"external_id": "1", "label": "tea"}, {"external_id": "2", "label": "coffee"}]
+    )
+    assert [one.created for one in first] == [True, True]
+    again = products.bulk_upsert(
+        catalogue,
+        [{"external_id": "2", "label": "espresso"}, {"external_id": "1", "sku": ""}],
+    )
+    assert [(one.created, one.changed) for one in again] == [(False, True), (False, False)]
+    assert of(catalogue, "espresso").pk == first[1].product.pk
+
+
+def test_an_item_that_is_refused_stops_nobody_and_writes_nothing(catalogue):
+    products.create(catalogue, "tea", external_id="1", sku="old")
+    products.create(catalogue, "coffee")
+    became = products.bulk_upsert(
+        catalogue,
+        [
+            {"external_id": "1", "label": "coffee", "sku": "new"},  # the label is taken
+            {"label": "no id"},
+            {"external_id": "3"},  # new, without a label
+            {"external_id": "4", "label": "juice", "price": "x"},
+            {"external_id": "5", "label": "water"},
+            {"external_id": "5", "label": "twice"},
+        ],
+    )
+    assert [one.error and (one.error.code, one.error.field) for one in became] == [
+        ("conflict", "label"),
+        ("bad_input", "external_id"),
+        ("bad_input", "label"),
+        ("bad_input", "price"),
+        None,
+        ("bad_input", "external_id"),
+    ]
+    assert of(catalogue, "tea").sku == "old"
+    labels = catalogue.products.order_by("label").values_list("label", flat=True)
+    assert list(labels) == ["coffee", "tea", "water"]
+
+
+def test_a_thousand_items_cost_few_statements_each(catalogue, django_assert_max_num_queries):
+    items = [{"external_id": str(n), "label": f"product {n}"} for n in range(100)]
+    products.bulk_upsert(catalogue, items)
+    with django_assert_max_num_queries(15):  # nothing differs: none is written
+        products.bulk_upsert(catalogue, items)
+
+
+# --- Merge and split ------------------------------------------------------------------------------
+
+
+def test_merging_moves_the_images_and_the_next_answer_knows(stocked, ask):
+    assert ask(stocked, 3) == "coffee"
+    image = of(stocked, "coffee").images.first()
+    before = vectors(image)
+    products.merge([of(stocked, "coffee")], of(stocked, "tea"))
+    assert ask(stocked, 3) == "tea"
+    assert vectors(image) == before
+    assert of(stocked, "tea").images.count() == 4
+    assert not stocked.products.filter(label="coffee").exists()
+
+
+def test_an_old_id_leads_to_what_it_was_merged_into_however_often(catalogue):
+    a, b, c = (products.create(catalogue, label) for label in "abc")
+    products.merge([a], b)
+    products.merge([b], c)
+    assert products.find(catalogue, a.pk) == products.find(catalogue, b.pk) == c
+    assert Product.everything.get(pk=a.pk).merged_into == c
+
+
+def test_a_picture_that_both_have_is_kept_once(catalogue):
+    factories.add(catalogue, "tea", 1)
+    factories.add(catalogue, "green tea", 1)
+    factories.add(catalogue, "green tea", 2)
+    tea = products.merge([of(catalogue, "green tea")], of(catalogue, "tea"))
+    assert tea.images.count() == 2
+    catalogue.refresh_from_db()
+    assert catalogue.stored_images == 2
+
+
+def test_a_merged_label_is_free_again_and_a_merged_external_id_says_where_it_went(catalogue):
+    tea = products.create(catalogue, "tea", external_id="1")
+    other = products.create(catalogue, "other")
+    products.merge([tea], other)
+    products.create(catalogue, "tea")
+    [became] = products.bulk_upsert(catalogue, [{"external_id": "1", "label": "x"}])
+    assert became.error.code == "conflict" and str(other.pk) in became.error.message
+
+
+def test_what_cannot_be_merged(catalogue):
+    tea = products.create(catalogue, "tea")
+    stranger = products.create(factories.catalogue(), "tea")
+    with pytest.raises(BadInput):
+        products.merge([tea], tea)
+    with pytest.raises(BadInput):
+        products.merge([], tea)
+    with pytest.raises(NotFound):
+        products.merge([stranger], tea)
+
+
+def test_splitting_gives_chosen_images_a_product_of_their_own(stocked, ask):
+    image = of(stocked, "coffee").images.get(number=2)
+    before = vectors(image)
+    made = products.split(of(stocked, "coffee"), [image], "espresso", sku="E")
+    assert (made.sku, made.images.get()) == ("E", image)
+    assert (ask(stocked, 3), ask(stocked, 4)) == ("espresso", "coffee")
+    assert vectors(image) == before
+
+
+def test_splitting_needs_images_of_the_product(stocked):
+    tea, coffee = of(stocked, "tea"), of(stocked, "coffee")
+    with pytest.raises(BadInput):
+        products.split(tea, [], "x")
+    with pytest.raises(NotFound):
+        products.split(tea, coffee.images.all(), "x")
+    with pytest.raises(Conflict):
+        products.split(tea, tea.images.all(), "coffee")
+    assert tea.images.count() == 2
+
+
+# --- Move to another catalogue --------------------------------------------------------------------
+
+
+def test_moved_products_are_recognised_there_with_the_same_vectors(stocked, ask):
+    other = factories.catalogue(owner=stocked.owner)
+    factories.add(other, "juice", 9)
+    image = of(stocked, "coffee").images.get(number=2)
+    [(_, vector)] = vectors(image)
+    assert products.move([of(stocked, "coffee")], other) == 1
+    assert (ask(other, 3), ask(stocked, 3)) == ("coffee", None)
+    assert vectors(image) == [(other.index_id, vector)]
+    image.refresh_from_db()
+    assert (image.catalogue, image.number, image.state) == (other, 1, State.DONE)
+    for catalogue, count in ((stocked, 2), (other, 3)):
+        catalogue.refresh_from_db()
+        assert catalogue.stored_images == count
+        assert catalogue.stored_bytes == sum(i.byte_size for i in catalogue.images.all())
+
+
+def test_where_pictures_are_cropped_otherwise_they_are_embedded_anew(stocked, ask, run_tasks):
+    other = factories.catalogue(owner=stocked.owner, crop_policy="both", detector="stub_det")
+    with run_tasks():
+        products.move([of(stocked, "coffee")], other)
+    image = other.images.first()
+    assert image.state == State.DONE
+    assert set(Embedding.objects.filter(image=image).values_list("space", "view")) == {
+        (other.index_id, 0),
+        (other.index_id, 1),
+    }
+
+
+def test_a_product_that_moved_leaves_nothing_behind_that_shows_it(stocked, ask):
+    assert ask(stocked, 3) == "coffee"
+    job = stocked.jobs.create(kind="import")
+    image = of(stocked, "coffee").images.first()
+    line = JobLine.objects.create(job=job, number=1, text="x", result="ok", image=image)
+    coffee, tea = of(stocked, "coffee"), of(stocked, "tea")
+    products.merge([tea], coffee)
+    products.move([coffee], factories.catalogue())
+    match = Match.objects.get(detection__query=RecognitionQuery.objects.get(), rank=0)
+    line.refresh_from_db()
+    assert (match.product, match.image, line.image, match.label) == (None, None, None, "coffee")
+    for gone in (coffee, tea):
+        with pytest.raises(NotFound):
+            products.find(stocked, gone.pk)
+
+
+@pytest.mark.parametrize("taken", [{"label": "coffee"}, {"label": "x", "external_id": "1"}])
+def test_moving_is_refused_where_a_label_or_id_is_taken(stocked, taken):
+    products.change(of(stocked, "coffee"), external_id="1")
+    other = factories.catalogue()
+    products.create(other, **taken)
+    with pytest.raises(Conflict) as caught:
+        products.move(list(stocked.products.all()), other)
+    assert caught.value.field == [*taken][-1]
+    assert stocked.products.count() == 2
+
+
+# --- The caller's own ids for images --------------------------------------------------------------
+
+
+def test_adding_an_external_id_again_replaces_the_picture(stocked, ask, run_tasks):
+    with run_tasks():
+        factories.add(stocked, "juice", 7, external_id="front")
+    with run_tasks():
+        again = gallery.add_image(
+            stocked, "juice", factories.picture(8), by=None, external_id="front"
+        )
+    assert again.created and again.replaced
+    assert of(stocked, "juice").images.get() == again.image
+    assert (ask(stocked, 8), ask(stocked, 7)) == ("juice", None)
+    stocked.refresh_from_db()
+    assert stocked.stored_images == 5
+
+
+def test_the_same_picture_under_the_same_id_is_left_as_it_is(catalogue):
+    first = factories.add(catalogue, "tea", 1, external_id="a")
+    again = gallery.add_image(catalogue, "tea", factories.picture(1), by=None, external_id="a")
+    assert (again.created, again.image.pk, again.duplicate_of.pk) == (False, first.pk, first.pk)
+
+
+def test_the_same_picture_under_the_same_id_of_another_product_is_relabelled(stocked, ask):
+    image = of(stocked, "tea").images.get(number=0)
+    GalleryImage.objects.filter(pk=image.pk).update(external_id="a")
+    before = vectors(image)
+    again = gallery.add_image(stocked, "matcha", factories.picture(1), by=None, external_id="a")
+    assert (again.created, again.image.pk) == (False, image.pk)
+    assert ask(stocked, 1) == "matcha"
+    assert vectors(image) == before
+
+
+def test_a_picture_that_was_there_without_an_id_takes_it(catalogue):
+    first = factories.add(catalogue, "tea", 1)
+    again = gallery.add_image(catalogue, "tea", factories.picture(1), by=None, external_id="a")
+    first.refresh_from_db()
+    assert not again.created and first.external_id == "a"
+
+
+def test_one_id_twice_in_a_call_is_refused_and_one_by_one_the_last_counts(catalogue):
+    def uploads():
+        return [
+            gallery.Upload("tea", lambda seed=seed: factories.picture(seed), external_id="a")
+            for seed in (1, 2)
+        ]
+
+    with pytest.raises(BadInput):
+        new = [gallery.NewImage("tea", one.load(), external_id="a") for one in uploads()]
+        gallery.add_images(catalogue, new, by=None)
+    gallery.add_each(catalogue, uploads(), by=None)
+    assert catalogue.images.get().checksum == factories.picture(2).checksum
+
+
+def test_an_id_of_an_image_in_the_trash_is_taken_over(catalogue):
+    factories.add(catalogue, "tea", 1, external_id="a")
+    tea = of(catalogue, "tea")
+    trash.put(catalogue, [tea])
+    factories.add(catalogue, "coffee", 2, external_id="a")
+    assert trash.restore(tea).images.count() == 0
+
+
+def test_the_same_bytes_anywhere_in_the_catalogue_are_reported(catalogue):
+    first = factories.add(catalogue, "tea", 1)
+    factories.add(factories.catalogue(), "elsewhere", 2)
+    one, two = gallery.add_images(
+        catalogue,
+        [gallery.NewImage(label, factories.picture(seed)) for label, seed in (("a", 1), ("a", 2))],
+        by=None,
+    )
+    assert one.created and one.duplicate_of == first
+    assert two.created and two.duplicate_of is None
+
+
+# --- The box --------------------------------------------------------------------------------------
+
+
+def test_a_box_drawn_later_is_embedded(stocked, run_tasks):
+    image = of(stocked, "tea").images.first()
+    before = vectors(image)
+    with run_tasks():
+        gallery.set_box(image, [2, 2, 20, 20])
+    image.refresh_from_db()
+    assert (image.box, image.box_source, image.state) == ([2, 2, 20, 20], "given", State.DONE)
+    assert vectors(image) != before
+    with pytest.raises(BadInput):
+        gallery.set_box(image, [20, 20, 2, 2])

@@ -1,0 +1,52 @@
+"""What the documents promise is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def settings_read() -> set[str]:
+    """Names of the environment variables that the settings and the web server read."""
+    found: set[str] = set()
+    for file in ("settings.py", "gunicorn.conf.py"):
+        text = (ROOT / "shitu_site" / file).read_text()
+        found |= set(re.findall(r'"((?:SHITU_[A-Z0-9_]+)|DATABASE_URL|REDIS_URL)"', text))
+    return found
+
+
+def settings_documented() -> set[str]:
+    """Names in the first column of the settings table."""
+    table = README.split("## Settings")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row)}
+
+
+def test_the_settings_table_is_complete():
+    assert settings_read() - settings_documented() == set()
+
+
+def test_the_settings_table_has_nothing_that_is_not_read():
+    assert settings_documented() - settings_read() == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    links = re.findall(r"\]\(((?!https?:|#)[^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)) <= targets
+
+
+def test_every_command_of_the_readme_exists():
+    commands = {path.stem for path in (ROOT / "recognition/management/commands").glob("*.py")}
+    assert set(re.findall(r"manage\.py (\w+)", README)) <= commands | {"check"}

@@ -1,0 +1,52 @@
+"""Looking through a catalogue."""
+
+from __future__ import annotations
+
+from django.urls import reverse
+
+from recognition.web import views
+from tests import factories
+
+
+def test_products_with_a_picture_each(member, catalogue):
+    first = factories.add(catalogue, "green tea", 1)
+    factories.add(catalogue, "green tea", 2)
+    text = member.get(reverse("gallery", args=[catalogue.key])).content.decode()
+    assert "green tea" in text
+    assert "2 pictures" in text
+    assert reverse("gallery-thumbnail", args=[catalogue.key, first.number, 480]) in text
+
+
+def test_found_by_label(member, catalogue):
+    for number, label in enumerate(["green tea", "绿茶", "coffee"]):
+        factories.add(catalogue, label, number)
+    for text, expected in (("TEA", ["green tea"]), ("绿", ["绿茶"]), ("x", [])):
+        response = member.get(reverse("gallery", args=[catalogue.key]), {"q": text})
+        assert [product.label for product in response.context["page"]] == expected
+
+
+def test_in_pages_that_keep_the_search(member, catalogue, monkeypatch):
+    monkeypatch.setattr(views, "PER_PAGE", 2)
+    for number in range(3):
+        factories.add(catalogue, f"tea {number}", number)
+    address = reverse("gallery", args=[catalogue.key])
+    text = member.get(address, {"q": "tea"}).content.decode()
+    assert "page 1 of 2" in text
+    assert 'href="?q=tea&amp;page=2"' in text
+    assert len(member.get(address, {"q": "tea", "page": 2}).context["page"]) == 1
+
+
+def test_few_queries_however_many(member, catalogue, django_assert_max_num_queries):
+    for number in range(9):
+        factories.add(catalogue, f"tea {number}", number)
+    with django_assert_max_num_queries(5):
+        member.get(reverse("gallery", args=[catalogue.key]))
+
+
+def test_the_pictures_of_a_product_with_their_states(member, catalogue):
+    image = factories.add(catalogue, "green tea", 1)
+    image.set_state("failed", error="it is torn")
+    address = reverse("product", args=[catalogue.key, image.product_id])
+    text = member.get(address).content.decode()
+    assert "it is torn" in text
+    assert reverse("gallery-picture", args=[catalogue.key, image.number]) in text
