@@ -58,6 +58,14 @@ def run_job(job_id: int) -> None:
 
 
 @shared_task
+def forget_job_files() -> None:
+    """Remove the files of jobs that ended long ago."""
+    from recognition.services import jobs
+
+    jobs.forget_files()
+
+
+@shared_task
 def resume() -> None:
     """Wake the work that nobody works on: a worker died, or the broker forgot."""
     from recognition.services import recovery

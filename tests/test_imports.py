@@ -15,6 +15,9 @@ PACKAGE = ROOT / "recognition"
 
 # A part of `recognition` and the other parts it may import. What is not here fails.
 PLAIN: set[str] = {"errors"}
+INPUT = {"images", "fetch", "gallery_list", "languages", "currencies"}
+# These act through services, read through models, and never import each other.
+DOOR = PLAIN | INPUT | {"models", "services"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "currencies": set(),
@@ -25,23 +28,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": PLAIN,
     "evaluation": PLAIN,
     "gallery_list": PLAIN,
+    "pipeline_file": PLAIN | {"engine"},
     "demo": PLAIN | {"drawing", "evaluation"},
     "models": PLAIN | {"currencies", "languages"},
     "search": PLAIN | {"models"},
     "services": PLAIN
-    | {"models", "search", "engine", "images", "fetch", "drawing", "evaluation", "gallery_list"}
-    | {"languages", "currencies", "demo", "tasks"},
+    | INPUT
+    | {"models", "search", "engine", "drawing", "evaluation", "pipeline_file", "demo", "tasks"},
     "tasks": PLAIN | {"services"},
     "middleware": {"models", "services"},
     "checks": PLAIN | {"engine", "models", "services"},
     "apps": {"checks"},
-    # These three act through services, read through models, and never import each other.
-    "api": PLAIN | {"models", "services", "images", "fetch", "languages", "currencies"},
-    "web": PLAIN | {"models", "services", "images", "fetch", "languages", "currencies"},
-    "admin": PLAIN | {"models", "services", "images", "fetch", "languages", "currencies"},
-    "management": PLAIN
-    | {"models", "services", "engine", "images", "fetch", "drawing", "evaluation"}
-    | {"gallery_list", "demo"},
+    "api": DOOR,
+    "web": DOOR,
+    "admin": DOOR,
+    # Tools of whoever runs the site: they also look at models on disk and at how a search is run.
+    "management": DOOR | {"search", "engine", "drawing", "evaluation", "pipeline_file", "demo"},
 }
 
 # Packages and the only parts that may import them.

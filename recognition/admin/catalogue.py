@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.admin import TabularInline
@@ -51,6 +52,7 @@ class MembershipInline(TabularInline):
     extra = 0
     autocomplete_fields = ("user",)
     fields = ("user", "role")
+    hide_title = True
     tab = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
@@ -62,22 +64,25 @@ class CatalogueForm(RefusableForm):
 
     feature_model = forms.ModelChoiceField(
         FeatureModel.objects.none(),
-        label=_("feature model"),
+        label=capfirst(_("feature model")),
         required=False,
         empty_label=_("the site's own (SHITU_FEATURE_MODEL)"),
         widget=UnfoldAdminSelectWidget,
     )
     metric = forms.ChoiceField(
-        label=_("metric"), choices=Metric.choices, initial=Metric.IP, widget=UnfoldAdminSelectWidget
+        label=capfirst(_("metric")),
+        choices=Metric.choices,
+        initial=Metric.IP,
+        widget=UnfoldAdminSelectWidget,
     )
     index_type = forms.ChoiceField(
-        label=_("index type"),
+        label=capfirst(_("index type")),
         choices=IndexType.choices,
         initial=IndexType.HNSW32,
         widget=UnfoldAdminSelectWidget,
     )
     detector = forms.CharField(
-        label=_("detector"),
+        label=capfirst(_("detector")),
         required=False,
         max_length=100,
         widget=UnfoldAdminTextInputWidget,
@@ -133,8 +138,7 @@ class CatalogueAdmin(RecognitionAdmin):
             {
                 "classes": ("tab",),
                 "fields": (
-                    "index",
-                    "index_state",
+                    ("index", "index_said"),
                     ("product_count", "image_count"),
                     ("waiting_count", "failed_count"),
                     ("stored_images", "stored_bytes"),
@@ -163,7 +167,7 @@ class CatalogueAdmin(RecognitionAdmin):
         "key",
         "version",
         "index",
-        "index_state",
+        "index_said",
         "product_count",
         "image_count",
         "waiting_count",
@@ -202,6 +206,10 @@ class CatalogueAdmin(RecognitionAdmin):
     @display(description=_("index"), label=INDEX_COLOURS)
     def index_state(self, obj: Catalogue) -> tuple[str, str] | None:
         return (obj.index.state, obj.index.get_state_display()) if obj.index else None
+
+    @display(description=_("state"))
+    def index_said(self, obj: Catalogue) -> str | None:
+        return obj.index.get_state_display() if obj.index else None
 
     @display(description=_("products"), ordering="products_n")
     def product_count(self, obj: Catalogue) -> int:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminFileFieldWidget
+from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminTextInputWidget
 
 from recognition import images
 from recognition.admin.work import (
@@ -23,11 +24,13 @@ from recognition.admin.work import (
     RefusableForm,
     WithPicture,
     WithState,
+    choose,
     framed_picture,
     going,
 )
-from recognition.errors import Conflict, RecognitionError
-from recognition.models import GalleryImage, State, Status
+from recognition.errors import Conflict, NotFound, RecognitionError
+from recognition.gallery_list import clean_label
+from recognition.models import GalleryImage, Product, State, Status, User
 from recognition.services import gallery
 
 
@@ -59,10 +62,11 @@ class ReasonFilter(admin.SimpleListFilter):
 class GalleryImageForm(RefusableForm):
     """A new picture, checked as everywhere."""
 
-    file = forms.FileField(label=_("picture"), widget=UnfoldAdminFileFieldWidget)
+    file = forms.FileField(label=capfirst(_("picture")), widget=UnfoldAdminFileFieldWidget)
 
     def clean_file(self) -> images.Picture:
         upload = self.cleaned_data["file"]
+        self.source_name = upload.name
         try:
             return images.check(upload, name=upload.name)
         except RecognitionError as error:
@@ -90,9 +94,9 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
     list_filter = ("state", ReasonFilter, "box_source", "catalogue")
     search_fields = ("product__label", "source_name", "=checksum", "=external_id")
     autocomplete_fields = ("product",)
-    actions = ("try_again",)
+    actions = ("move", "try_again")
     fieldsets = (
-        (None, {"fields": ("preview", "product", ("coloured_state", "error"))}),
+        (None, {"fields": ("preview", "product", ("state", "error"))}),
         (
             _("File"),
             {
@@ -108,10 +112,12 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
     )
     add_fieldsets = ((None, {"fields": ("product", "file", "box")}),)
 
-    def get_form(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
-        if obj is None:
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> type[forms.ModelForm]:
+        if not change:
             kwargs["form"] = GalleryImageForm
-        return super().get_form(request, obj, **kwargs)
+        return super().get_form(request, obj, change=change, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
@@ -141,8 +147,8 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
                 product.catalogue,
                 product.label,
                 given["file"],
-                by=request.user,
-                source_name=form.files["file"].name,
+                by=cast(User, request.user),
+                source_name=form.source_name,
                 box=given["box"],
             )
             if not added.created:
@@ -167,6 +173,27 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         lines, figures = going({GalleryImage: len(objs)})
         return [*lines, [str(obj) for obj in objs[:20]]], figures, set(), []
+
+    @action(description=_("Move to another product"), permissions=["change"])
+    def move(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> HttpResponse | None:
+        catalogues = set(queryset.order_by().values_list("catalogue", flat=True).distinct())
+        if len(catalogues) > 1:
+            messages.error(request, _("Choose pictures of one catalogue only."))
+            return None
+        [catalogue] = catalogues
+
+        def act(label: str) -> None:
+            to = Product.objects.filter(catalogue=catalogue, label=clean_label(label)).first()
+            if to is None:
+                raise NotFound(f"this catalogue has no product “{label}”")
+            count = gallery.move_images(queryset, to)
+            messages.success(
+                request,
+                ngettext("%(n)d picture moved.", "%(n)d pictures moved.", count) % {"n": count},
+            )
+
+        chosen = forms.CharField(label=_("Label of the product"), widget=UnfoldAdminTextInputWidget)
+        return choose(self, request, chosen, act, title=str(_("Move to another product")))
 
     @action(description=_("Try failed ones again"), permissions=["change"])
     def try_again(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:

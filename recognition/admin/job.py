@@ -14,22 +14,16 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from recognition.admin.work import ReadOnlyAdmin, WithState
-from recognition.models import Job, JobLine, LineResult
-
-RESULT_COLOURS = {
-    LineResult.OK: "success",
-    LineResult.DUPLICATE: "info",
-    LineResult.SKIPPED: "warning",
-    LineResult.ERROR: "danger",
-}
+from recognition.models import Job, JobLine
 
 
 class JobLineInline(TabularInline):
     model = JobLine
     extra = 0
     per_page = 50
+    hide_title = True
     can_delete = False
-    fields = readonly_fields = ("number", "text", "coloured_result", "reason", "image")
+    fields = readonly_fields = ("number", "text", "result", "reason", "image")
     ordering = ("number",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobLine]:
@@ -40,10 +34,6 @@ class JobLineInline(TabularInline):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    @display(description=_("result"), label=RESULT_COLOURS)
-    def coloured_result(self, obj: JobLine) -> tuple[str, str]:
-        return obj.result, obj.get_result_display()
 
 
 @admin.register(Job)
@@ -64,7 +54,7 @@ class JobAdmin(WithState, ReadOnlyAdmin):
     inlines = (JobLineInline,)
     fields = (
         ("kind", "catalogue"),
-        ("coloured_state", "error"),
+        ("state", "error"),
         "progress",
         ("source_name", "dry_run"),
         ("started_by", "key"),

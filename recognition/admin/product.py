@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminSelectWidget
 
-from recognition.admin.work import RecognitionAdmin, counted, going, thumbnail
+from recognition.admin.work import RecognitionAdmin, choose, counted, going, thumbnail
 from recognition.errors import RecognitionError
-from recognition.models import GalleryImage, Product
-from recognition.services import gallery, trash
+from recognition.models import Catalogue, GalleryImage, Product
+from recognition.services import gallery, products, trash
 
 SHOWN = 24
 
@@ -33,6 +38,13 @@ class PlaceFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:
         return queryset  # `ProductAdmin.get_queryset` has chosen the manager already
+
+
+def by_catalogue(queryset: QuerySet[Product]) -> Iterator[tuple[Catalogue, list[Product]]]:
+    """The chosen products, those of one catalogue together."""
+    rows = queryset.select_related("catalogue").order_by("catalogue")
+    for catalogue, group in groupby(rows, key=lambda row: row.catalogue):
+        yield catalogue, list(group)
 
 
 def in_trash(request: HttpRequest) -> bool:
@@ -55,7 +67,7 @@ class ProductAdmin(RecognitionAdmin):
     list_filter = ("is_active", PlaceFilter, "catalogue")
     search_fields = ("label", "category", "=external_id", "=sku", "=barcode", "catalogue__name")
     autocomplete_fields = ("catalogue",)
-    actions = ("activate", "deactivate", "try_again", "restore")
+    actions = ("merge", "move", "activate", "deactivate", "try_again", "restore")
     fieldsets = (
         (None, {"fields": ("catalogue", ("label", "is_active"), "gallery")}),
         (
@@ -133,22 +145,22 @@ class ProductAdmin(RecognitionAdmin):
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
         given = form.cleaned_data
         if change:
-            gallery.change_product(obj, **{name: given[name] for name in form.changed_data})
+            products.change(obj, **{name: given[name] for name in form.changed_data})
             return
         fields = {
             name: value for name, value in given.items() if name not in ("catalogue", "label")
         }
-        made = gallery.create_product(obj.catalogue, obj.label, **fields)
+        made = products.create(obj.catalogue, obj.label, **fields)
         obj.pk = made.pk
         obj._state.adding = False
         obj.refresh_from_db()
 
     def delete_model(self, request: HttpRequest, obj: Product) -> None:
-        gallery.remove_product(obj)
+        trash.put(obj.catalogue, [obj])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
-        for product in queryset.select_related("catalogue"):
-            gallery.remove_product(product)
+        for catalogue, rows in by_catalogue(queryset):
+            trash.put(catalogue, rows)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         images = GalleryImage.objects.filter(product__in=[obj.pk for obj in objs])
@@ -164,12 +176,38 @@ class ProductAdmin(RecognitionAdmin):
         self._set_active(request, queryset, False)
 
     def _set_active(self, request: HttpRequest, queryset: QuerySet[Product], active: bool) -> None:
-        changed = queryset.exclude(is_active=active).select_related("catalogue")
-        count = len([gallery.change_product(product, is_active=active) for product in changed])
+        count = sum(
+            products.change_many(catalogue, rows, is_active=active)
+            for catalogue, rows in by_catalogue(queryset)
+        )
         messages.success(
             request,
             ngettext("%(n)d product changed.", "%(n)d products changed.", count) % {"n": count},
         )
+
+    @action(description=_("Merge into one of them"), permissions=["change"])
+    def merge(self, request: HttpRequest, queryset: QuerySet[Product]) -> HttpResponse | None:
+        def act(into: Product) -> None:
+            products.merge([row for row in queryset if row.pk != into.pk], into)
+            messages.success(request, _("Merged into %(product)s.") % {"product": into})
+
+        chosen = forms.ModelChoiceField(
+            queryset, label=_("Which one stays?"), widget=UnfoldAdminSelectWidget
+        )
+        return choose(self, request, chosen, act, title=str(_("Merge into one of them")))
+
+    @action(description=_("Move to another catalogue"), permissions=["change"])
+    def move(self, request: HttpRequest, queryset: QuerySet[Product]) -> HttpResponse | None:
+        def act(to: Catalogue) -> None:
+            with transaction.atomic():
+                for _catalogue, rows in by_catalogue(queryset):
+                    products.move(rows, to)
+            messages.success(request, _("Moved to %(catalogue)s.") % {"catalogue": to})
+
+        chosen = forms.ModelChoiceField(
+            Catalogue.objects.all(), label=_("Where to?"), widget=UnfoldAdminSelectWidget
+        )
+        return choose(self, request, chosen, act, title=str(_("Move to another catalogue")))
 
     @action(description=_("Restore"), permissions=["change"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:

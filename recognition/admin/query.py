@@ -32,7 +32,7 @@ class RecognitionQueryAdmin(WithPicture, WithState, ReadOnlyAdmin):
     list_filter = ("state", "catalogue")
     search_fields = ("=key", "source_name", "asked_by__username", "catalogue__name")
     fieldsets = (
-        (None, {"fields": ("answer", ("coloured_state", "error"))}),
+        (None, {"fields": ("answer", ("state", "error"))}),
         (
             _("Question"),
             {

@@ -10,11 +10,19 @@ from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
 from recognition.admin.work import RecognitionAdmin
-from recognition.errors import Conflict
+from recognition.errors import BadInput
 from recognition.models import Quota
 from recognition.services import quotas
 
 LIMITS = ("images", "stored_bytes", "queries_per_minute", "concurrent_jobs")
+
+
+def limited(quota: Quota) -> quotas.Limited:
+    """Whose quota it is; the database holds that it is exactly one."""
+    whose = quota.catalogue or quota.user or quota.token
+    if whose is None:
+        raise BadInput("a quota is of a catalogue, a user or a token: choose one of them")
+    return whose
 
 
 @admin.register(Quota)
@@ -33,16 +41,13 @@ class QuotaAdmin(RecognitionAdmin):
         return str(obj.of)
 
     def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
-        whose = obj.of
-        if whose is None:
-            raise Conflict("a quota is of a catalogue, a user or a token; choose one of them")
-        row = quotas.change(whose, **{name: form.cleaned_data[name] for name in LIMITS})
+        most = {name: form.cleaned_data[name] for name in LIMITS}
+        row = quotas.change(limited(obj), **most)
         obj.pk = row.pk
         obj._state.adding = False
 
     def delete_model(self, request: HttpRequest, obj: Quota) -> None:
-        if (whose := obj.of) is not None:
-            quotas.change(whose, **dict.fromkeys(LIMITS))
+        quotas.change(limited(obj), **dict.fromkeys(LIMITS))
         obj.delete()
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:

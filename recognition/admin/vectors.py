@@ -65,6 +65,7 @@ class RecallSampleInline(TabularInline):
     model = RecallSample
     extra = 0
     per_page = 20
+    hide_title = True
     can_delete = False
     fields = readonly_fields = (
         "measured_at",
@@ -109,7 +110,7 @@ class VectorIndexAdmin(ReadOnlyAdmin):
             {
                 "fields": (
                     ("catalogue", "feature_model"),
-                    ("coloured_state", "tended_at"),
+                    ("state", "tended_at"),
                     ("vectors", "products"),
                     "build_error",
                 )

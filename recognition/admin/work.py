@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django import forms
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
 from django.db.models import (
     Count,
     IntegerField,
+    JSONField,
     Manager,
     Model,
     OuterRef,
     QuerySet,
     Subquery,
+    TextField,
 )
 from django.db.models.functions import Coalesce
-from django.forms.utils import ErrorDict
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -31,6 +34,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
 from recognition.errors import RecognitionError
 from recognition.models import State, Work
@@ -70,7 +74,6 @@ class RefusableForm(forms.ModelForm):
     def full_clean(self) -> None:
         super().full_clean()
         if self.refused is not None and self.is_bound:
-            self._errors = self._errors or ErrorDict()
             field = self.refused.field if self.refused.field in self.fields else None
             self.add_error(field, self.refused.message)
 
@@ -79,6 +82,10 @@ class RecognitionAdmin(ModelAdmin):
     """Base of every screen: a service's refusal is shown at the form, with nothing lost."""
 
     form = RefusableForm
+    formfield_overrides: ClassVar[dict[Any, Any]] = {
+        JSONField: {"widget": UnfoldAdminExpandableTextareaWidget},
+        TextField: {"widget": UnfoldAdminExpandableTextareaWidget},
+    }
     paginator = EstimatingPaginator
     show_full_result_count = False
     list_per_page = 50
@@ -96,8 +103,9 @@ class RecognitionAdmin(ModelAdmin):
             return super().changeform_view(request, object_id, form_url, extra_context)
         except RecognitionError as error:
             # Its transaction is undone; the same form again, this time with the reason.
-            for upload in request.FILES.values():
-                upload.seek(0)
+            for name in request.FILES:
+                for upload in request.FILES.getlist(name):
+                    upload.seek(0)
             request.refused = error  # type: ignore[attr-defined]
             return super().changeform_view(request, object_id, form_url, extra_context)
 
@@ -209,6 +217,39 @@ def framed_picture(
         "admin/recognition/picture.html",
         {"address": address, "whole": whole, "width": width, "height": height, "boxes": shown},
     )
+
+
+def choose(
+    model_admin: ModelAdmin,
+    request: HttpRequest,
+    field: forms.Field,
+    act: Callable[[Any], object],
+    *,
+    title: str,
+) -> HttpResponse | None:
+    """The second half of a bulk action that needs to know where to: asks, then does `act(answer)`.
+
+    A refusal of the service is shown at the question.
+    """
+    form = forms.Form(request.POST if "chosen" in request.POST else None)
+    form.fields["chosen"] = field
+    if form.is_valid():
+        try:
+            act(form.cleaned_data["chosen"])
+        except RecognitionError as error:
+            form.add_error("chosen", error.message)
+        else:
+            return None
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "title": title,
+        "form": form,
+        "action": request.POST["action"],
+        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+        "select_across": request.POST.get("select_across", "0"),
+    }
+    return TemplateResponse(request, "admin/recognition/choose.html", context)
 
 
 def counted(rows: Manager[Any] | QuerySet[Any], by: str) -> Coalesce:

@@ -29,6 +29,7 @@ from recognition.models import (
     Membership,
     Metric,
     Role,
+    ShownLabel,
     User,
 )
 from recognition.services import catalogues, feature_models
@@ -67,6 +68,7 @@ class CatalogueSerializer(ReadSerializer):
             "margin",
             "top_k",
             "max_detections",
+            "shown_label",
             "created_at",
             "changed_at",
         ]
@@ -102,6 +104,12 @@ class CatalogueChange(WriteSerializer):
     margin = Number(min_value=0, max_value=1, required=False)
     top_k = serializers.IntegerField(min_value=1, max_value=100, required=False)
     max_detections = serializers.IntegerField(min_value=1, max_value=300, required=False)
+    shown_label = serializers.ChoiceField(
+        choices=ShownLabel.choices,
+        required=False,
+        help_text="What PaddleX clients are told; the label where a product has none.",
+    )
+    index_type = serializers.ChoiceField(choices=IndexType.choices, required=False)
 
 
 class CatalogueCreate(CatalogueChange):
@@ -110,7 +118,6 @@ class CatalogueCreate(CatalogueChange):
     feature_model = serializers.CharField(
         max_length=100, required=False, help_text="Name of an installed feature model."
     )
-    index_type = serializers.ChoiceField(choices=IndexType.choices, required=False)
 
 
 Statistics = inline_serializer(
@@ -197,7 +204,7 @@ class CatalogueListView(ListModelMixin, ApiView):
         return _answer(_shown(request).get(pk=made.pk), request, 201)
 
 
-class CatalogueView(InCatalogue, ApiView):
+class CatalogueView(InCatalogue):
     serializer_class = CatalogueSerializer
     queryset = Catalogue.objects.none()
     conditional = True
@@ -229,7 +236,7 @@ class CatalogueView(InCatalogue, ApiView):
         return Response(status=204)
 
 
-class StatisticsView(InCatalogue, ApiView):
+class StatisticsView(InCatalogue):
     sparse = False
 
     @extend_schema(operation_id="catalogues_statistics", responses=Statistics)

@@ -11,9 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+import structlog
 from django.core.cache import cache
 from django.core.files.uploadedfile import UploadedFile
 from django.http import QueryDict
@@ -23,6 +25,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from recognition.errors import BadInput, Conflict, LimitReached, NotReady
+
+log = structlog.get_logger(__name__)
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -72,15 +76,19 @@ def _once(name: str, request: Request, act: Callable[[], Response]) -> Response:
     try:
         response = act()
     except BaseException:
-        cache.delete(name)
+        with suppress(RedisError):  # then the key frees itself; the error at hand matters more
+            cache.delete(name)
         raise
-    body = JSONRenderer().render(response.data)
-    headers = {header: response[header] for header in _KEPT_HEADERS if header in response}
-    cache.set(
-        name,
-        {"content": content, "status": response.status_code, "body": body, "headers": headers},
-        KEEP_SECONDS,
-    )
+    answer = {
+        "content": content,
+        "status": response.status_code,
+        "body": JSONRenderer().render(response.data),
+        "headers": {header: response[header] for header in _KEPT_HEADERS if header in response},
+    }
+    try:
+        cache.set(name, answer, KEEP_SECONDS)
+    except RedisError as error:  # it is done, so it is answered
+        log.warning("idempotent_answer_not_kept", reason=str(error))
     return response
 
 

@@ -21,7 +21,6 @@ from rest_framework.reverse import reverse
 
 from recognition.api import pictures
 from recognition.api.base import (
-    ApiView,
     BoxField,
     ReadSerializer,
     UploadView,
@@ -43,7 +42,9 @@ THUMBNAIL_SIDES = (96, 256, 512)
 
 
 class ImageSerializer(ReadSerializer):
-    label = serializers.CharField(source="product.label")
+    label = serializers.CharField(  # type: ignore[assignment]
+        source="product.label"
+    )
     product = serializers.IntegerField(source="product_id")
     box = BoxField(allow_null=True)
     picture = serializers.SerializerMethodField()
@@ -53,6 +54,7 @@ class ImageSerializer(ReadSerializer):
         model = GalleryImage
         fields = [
             "number",
+            "external_id",
             "product",
             "label",
             "state",
@@ -83,7 +85,9 @@ class ImageSerializer(ReadSerializer):
 
 
 class ImageItem(WriteSerializer):
-    label = serializers.CharField(max_length=gallery.MAX_LABEL, help_text="Of the product.")
+    label = serializers.CharField(  # type: ignore[assignment]
+        max_length=gallery.MAX_LABEL, help_text="Of the product."
+    )
     image = serializers.CharField(
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
     )
@@ -91,6 +95,12 @@ class ImageItem(WriteSerializer):
         required=False, max_length=4096, help_text="Where to get it, instead of `image`."
     )
     name = serializers.CharField(required=False, max_length=255, help_text="Of your file.")
+    external_id = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=gallery.MAX_EXTERNAL_ID,
+        help_text="Your own stable id; the image that has it already is replaced.",
+    )
     box = BoxField(required=False, allow_null=True, help_text="Where in it the product is.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +112,9 @@ class ImageItem(WriteSerializer):
 class ImagesJson(WriteSerializer):
     """Pictures in base64 or by URL, each with its label."""
 
-    images = ImageItem(many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES)
+    images = ImageItem(  # type: ignore[call-arg]
+        many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES
+    )
 
     def validate_images(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if sum("url" in item for item in value) > MAX_URLS:
@@ -115,7 +127,9 @@ class ImagesJson(WriteSerializer):
 class ImagesForm(WriteSerializer):
     """Files of one product."""
 
-    label = serializers.CharField(max_length=gallery.MAX_LABEL, help_text="Of the product.")
+    label = serializers.CharField(  # type: ignore[assignment]
+        max_length=gallery.MAX_LABEL, help_text="Of the product."
+    )
     images = serializers.ListField(
         child=serializers.FileField(allow_empty_file=True),
         allow_empty=False,
@@ -138,6 +152,12 @@ Uploaded = inline_serializer(
             {
                 "result": serializers.ChoiceField(["added", "duplicate", "failed"]),
                 "image": ImageSerializer(allow_null=True),
+                "duplicate_of": serializers.IntegerField(
+                    allow_null=True, help_text="Number of an image with the same bytes."
+                ),
+                "replaced": serializers.BooleanField(
+                    help_text="Of the image that had the same external_id."
+                ),
                 "error": inline_serializer(
                     "UploadError",
                     {
@@ -186,6 +206,7 @@ class ImageFilter(django_filters.FilterSet):
     state = django_filters.MultipleChoiceFilter(choices=State.choices)
     product = django_filters.NumberFilter(field_name="product_id", label="Id of the product.")
     label = django_filters.CharFilter(field_name="product__label", label="The whole label.")
+    external_id = django_filters.CharFilter(label="Your own id of it.")
     checksum = django_filters.CharFilter(label="SHA-256 of the file sent.")
     created_after = MomentFilter(
         field_name="created_at", lookup_expr="gte", label="Added then or later (ISO 8601)."
@@ -199,7 +220,7 @@ class ImageFilter(django_filters.FilterSet):
         fields = ["state", "checksum"]
 
 
-class _Images(InCatalogue, ApiView):
+class _Images(InCatalogue):
     serializer_class = ImageSerializer
     queryset = GalleryImage.objects.none()
 
@@ -267,16 +288,24 @@ class ImageListView(ListModelMixin, _Images, UploadView):
                 partial(pictures.received, item),
                 item.get("name") or item.get("url", ""),
                 item.get("box"),
+                item.get("external_id", ""),
             )
             for item in self.read(ImagesJson)["images"]
         ]
 
     def _result(self, became: gallery.Added | RecognitionError) -> dict[str, Any]:
         if isinstance(became, RecognitionError):
-            return {"result": "failed", "image": None, "error": describe(became)}
+            nothing = {"image": None, "duplicate_of": None, "replaced": False}
+            return {"result": "failed", **nothing, "error": describe(became)}
         shown = ImageSerializer(became.image, context=self.get_serializer_context()).data
         result = "added" if became.created else "duplicate"
-        return {"result": result, "image": shown, "error": None}
+        return {
+            "result": result,
+            "image": shown,
+            "duplicate_of": became.duplicate_of.number if became.duplicate_of else None,
+            "replaced": became.replaced,
+            "error": None,
+        }
 
 
 class ImageView(_Images):
@@ -294,7 +323,7 @@ class ImageView(_Images):
         return Response(status=204)
 
 
-class ImagesRemoveView(InCatalogue, ApiView):
+class ImagesRemoveView(InCatalogue):
     sparse = False
     roles = {"create": Role.EDITOR}
 
@@ -310,7 +339,7 @@ class ImagesRemoveView(InCatalogue, ApiView):
         return Response({"removed": removed, "unknown": unknown})
 
 
-class ImagesRetryView(InCatalogue, ApiView):
+class ImagesRetryView(InCatalogue):
     sparse = False
     roles = {"create": Role.EDITOR}
 
@@ -333,7 +362,7 @@ class ImagePictureView(_Images):
     @extend_schema(operation_id="images_picture", responses={(200, "image/*"): OpenApiTypes.BINARY})
     def retrieve(self, request: Request, key: Any, number: int) -> HttpResponseBase:
         """The picture as it is stored: upright, JPEG, PNG or WebP."""
-        return pictures.stored(request, self.image().file.name)
+        return pictures.stored(request, str(self.image().file.name))
 
 
 class ImageThumbnailView(_Images):
@@ -354,7 +383,7 @@ class ImageThumbnailView(_Images):
         if side not in map(str, THUMBNAIL_SIDES):
             allowed = ", ".join(map(str, THUMBNAIL_SIDES))
             raise serializers.ValidationError({"side": [f"must be one of {allowed}"]})
-        name = self.image().file.name
+        name = str(self.image().file.name)
         return pictures.made(request, name, side, lambda: looks.thumbnail(name, int(side)))
 
 

@@ -14,7 +14,7 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from recognition.api.base import ApiView, ReadSerializer
+from recognition.api.base import ReadSerializer
 from recognition.api.permissions import InCatalogue
 from recognition.models import Job, JobLine, LineResult, State
 
@@ -29,6 +29,8 @@ class JobSerializer(ReadSerializer):
             "kind",
             "state",
             "error",
+            "source_name",
+            "dry_run",
             "total",
             "done",
             "failed",
@@ -70,7 +72,7 @@ class JobLineFilter(django_filters.FilterSet):
         fields = ["result"]
 
 
-class _Jobs(InCatalogue, ApiView):
+class _Jobs(InCatalogue):
     serializer_class: Any = JobSerializer
     queryset: Any = Job.objects.none()
 

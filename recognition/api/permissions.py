@@ -8,11 +8,12 @@ from django.utils.functional import cached_property
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
+from recognition.api.base import ApiView
 from recognition.models import Catalogue, Role
 from recognition.services import catalogues
 
 
-class InCatalogue:
+class InCatalogue(ApiView):
     """For views whose address names a catalogue; answers before anything of it is looked at.
 
     An outsider gets 404, a role too low 403. `roles` names the role of each action; what is not
@@ -20,12 +21,9 @@ class InCatalogue:
     """
 
     roles: ClassVar[dict[str, Role]] = {}
-    request: Request
-    kwargs: dict[str, Any]
-    action: str | None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        super().initial(request, *args, **kwargs)
         self.catalogue  # noqa: B018  (looked up here, so that no view can forget to)
 
     @cached_property

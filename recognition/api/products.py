@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import django_filters
@@ -17,72 +16,58 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from recognition.api.base import ApiView, ReadSerializer, WriteSerializer
+from recognition.api.base import ReadSerializer, WriteSerializer
 from recognition.api.conditional import etag, require_match
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.models import GalleryImage, Product, Role
-from recognition.services import gallery
-
-_ATTRIBUTES_DEPTH, _ATTRIBUTES_BYTES = 8, 16 * 1024
+from recognition.services import gallery, products, trash
 
 
 class ProductSerializer(ReadSerializer):
     image_count = serializers.IntegerField(help_text="Gallery images it has, in any state.")
+    names = serializers.DictField(child=serializers.CharField(), help_text="By language (BCP 47).")
     attributes = serializers.DictField()
 
     class Meta:
         model = Product
-        fields = [
-            "id",
-            "label",
-            "category",
-            "attributes",
-            "is_active",
-            "image_count",
-            "created_at",
-            "changed_at",
-        ]
+        fields = ["id", *products.FIELDS, "image_count", "created_at", "changed_at"]
         read_only_fields = fields
         counters = ["image_count"]
 
 
 class ProductWrite(WriteSerializer):
-    label = serializers.CharField(
+    """What is written; `services/products` says what each field may hold."""
+
+    label = serializers.CharField(  # type: ignore[assignment]
         max_length=gallery.MAX_LABEL, help_text="Unique in its catalogue; any Unicode."
     )
+    external_id = serializers.CharField(
+        allow_blank=True, max_length=255, required=False, help_text="Your own stable id."
+    )
+    names = serializers.DictField(
+        child=serializers.CharField(max_length=255),
+        required=False,
+        help_text="By language (BCP 47), such as en or zh-Hans.",
+    )
+    sku = serializers.CharField(allow_blank=True, max_length=100, required=False)
+    barcode = serializers.CharField(allow_blank=True, max_length=100, required=False)
+    price = serializers.DecimalField(14, 4, min_value=0, allow_null=True, required=False)
+    currency = serializers.CharField(
+        allow_blank=True, max_length=3, required=False, help_text="ISO 4217, such as EUR."
+    )
+    description = serializers.CharField(allow_blank=True, max_length=20_000, required=False)
     category = serializers.CharField(
         allow_blank=True, max_length=255, required=False, help_text="A path such as drinks/tea."
     )
     attributes = serializers.DictField(
-        required=False, help_text="Your own facts about it; at most 16 kB of JSON."
+        required=False,
+        help_text="Text, numbers, true or false, and lists of those, by name.",
     )
     is_active = serializers.BooleanField(
         required=False, help_text="An inactive product is never an answer."
     )
-
-    def validate_attributes(self, value: dict[str, Any]) -> dict[str, Any]:
-        _refuse_unstorable(value)
-        if len(json.dumps(value)) > _ATTRIBUTES_BYTES:
-            raise serializers.ValidationError("more than 16 kB; keep fewer facts")
-        return value
-
-
-def _refuse_unstorable(value: Any, depth: int = 0) -> None:
-    """PostgreSQL stores neither NUL nor half a surrogate pair, and nobody reads a deep nest."""
-    if depth > _ATTRIBUTES_DEPTH:
-        raise serializers.ValidationError(f"nested deeper than {_ATTRIBUTES_DEPTH} levels")
-    if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            raise serializers.ValidationError("a text holds characters that cannot be stored")
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _refuse_unstorable(key, depth)
-            _refuse_unstorable(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_unstorable(inner, depth + 1)
 
 
 class ProductFilter(django_filters.FilterSet):
@@ -93,6 +78,9 @@ class ProductFilter(django_filters.FilterSet):
     category = django_filters.CharFilter(
         method="in_category", label="A category with everything below it."
     )
+    external_id = django_filters.CharFilter(label="Your own id of it.")
+    sku = django_filters.CharFilter(label="The whole SKU.")
+    barcode = django_filters.CharFilter(label="The whole barcode.")
     is_active = django_filters.BooleanFilter()
     changed_after = MomentFilter(
         field_name="changed_at", lookup_expr="gte", label="Changed then or later (ISO 8601)."
@@ -107,7 +95,7 @@ class ProductFilter(django_filters.FilterSet):
         return queryset.filter(Q(category=path) | Q(category__startswith=f"{path}/"))
 
 
-class _Products(InCatalogue, ApiView):
+class _Products(InCatalogue):
     serializer_class = ProductSerializer
     queryset = Product.objects.none()
     conditional = True
@@ -146,7 +134,7 @@ class ProductListView(ListModelMixin, _Products):
     @idempotent
     def create(self, request: Request, key: Any) -> Response:
         """Make a product, without images yet. Adding an image makes its product too."""
-        made = gallery.create_product(self.catalogue, **self.read(ProductWrite))
+        made = products.create(self.catalogue, **self.read(ProductWrite))
         return self.answer(self.get_queryset().get(pk=made.pk), 201)
 
 
@@ -161,20 +149,21 @@ class ProductView(_Products):
 
     @extend_schema(operation_id="products_retrieve")
     def retrieve(self, request: Request, key: Any, product: int) -> Response:
-        """One product."""
-        return self.answer(get_object_or_404(self.get_queryset(), pk=product))
+        """One product; the id of one that was merged leads to the one it was merged into."""
+        found = products.find(self.catalogue, product)
+        return self.answer(get_object_or_404(self.get_queryset(), pk=found.pk))
 
     @extend_schema(operation_id="products_change", request=ProductWrite)
     def partial_update(self, request: Request, key: Any, product: int) -> Response:
         """Change a product. No vector moves; a new label is in the very next answer."""
         changes = self.read(ProductWrite, partial=True)
         with transaction.atomic():
-            changed = gallery.change_product(self.locked(product), **changes)
+            changed = products.change(self.locked(product), **changes)
         return self.answer(changed)
 
     @extend_schema(operation_id="products_remove", responses={204: None})
     def destroy(self, request: Request, key: Any, product: int) -> Response:
-        """Remove a product with its images."""
+        """Put a product with its images into the trash; no answer knows it any more."""
         with transaction.atomic():
-            gallery.remove_product(self.locked(product))
+            trash.put(self.catalogue, [self.locked(product)])
         return Response(status=204)

@@ -42,16 +42,13 @@ _ENDED = (State.DONE, State.FAILED)
 
 
 class MatchSerializer(serializers.ModelSerializer[Match]):
-    label = serializers.CharField(help_text="What it was called at that moment.")
-    score = serializers.FloatField(help_text="In the catalogue's metric.")
-    product = serializers.IntegerField(
-        source="product_id", allow_null=True, help_text="Null once it was removed."
+    label = serializers.CharField(  # type: ignore[assignment]
+        help_text="What it was called at that moment."
     )
-    image = serializers.IntegerField(
-        source="image.number",
-        default=None,
-        allow_null=True,
-        help_text="Number of its best reference image; null once that was removed.",
+    score = serializers.FloatField(help_text="In the catalogue's metric.")
+    product = serializers.SerializerMethodField(help_text="Null once it was removed.")
+    image = serializers.SerializerMethodField(
+        help_text="Number of its best reference image; null once that was removed."
     )
     image_url = serializers.SerializerMethodField()
 
@@ -59,13 +56,20 @@ class MatchSerializer(serializers.ModelSerializer[Match]):
         model = Match
         fields = ["label", "score", "product", "image", "image_url"]
 
+    def get_product(self, match: Match) -> int | None:
+        product = match.product
+        if product is not None and product.merged_into_id is not None:
+            return product.merged_into_id
+        return None if product is None or product.removed_at else product.pk
+
+    def get_image(self, match: Match) -> int | None:
+        return None if match.image is None or match.image.removed_at else match.image.number
+
     def get_image_url(self, match: Match) -> str | None:
-        if match.image is None:
+        if (number := self.get_image(match)) is None:
             return None
         key = match.detection.query.catalogue.key
-        return reverse(
-            "api:image-thumbnail", [key, match.image.number], request=self.context["request"]
-        )
+        return reverse("api:image-thumbnail", [key, number], request=self.context["request"])
 
 
 class DetectionSerializer(serializers.ModelSerializer[Detection]):
@@ -224,7 +228,7 @@ class RecognitionFilter(django_filters.FilterSet):
 
 def _whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
     """With all that RecognitionSerializer reads, in three queries however many rows."""
-    matches = Match.objects.select_related("image")
+    matches = Match.objects.select_related("image", "product")
     return queryset.select_related("catalogue", "asked_by").prefetch_related(
         Prefetch("detections__matches", queryset=matches)
     )
@@ -332,7 +336,7 @@ class RecognitionPictureView(_Recognition):
     )
     def retrieve(self, request: Request, key: UUID) -> HttpResponseBase:
         """The picture asked about, upright."""
-        return pictures.stored(request, self.query().file.name)
+        return pictures.stored(request, str(self.query().file.name))
 
 
 class RecognitionAnnotatedView(_Recognition):
@@ -350,4 +354,4 @@ class RecognitionAnnotatedView(_Recognition):
                 f"there is no answer to draw: this recognition is {query.get_state_display()}"
             )
         version = f"{query.answered_at:%s}" if query.answered_at else ""
-        return pictures.made(request, query.file.name, version, lambda: looks.annotated(query))
+        return pictures.made(request, str(query.file.name), version, lambda: looks.annotated(query))

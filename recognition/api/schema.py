@@ -39,7 +39,7 @@ _WITH_BODY = ("409", "413", "415")
 class Schema(AutoSchema):
     """Every status that can come is in the document, errors in their one shape."""
 
-    def get_override_parameters(self) -> list[OpenApiParameter]:
+    def get_override_parameters(self) -> list[Any]:
         codes = [code for code in self._codes if code < "400"]
         found = [_header(request_id.HEADER, "Finds this request in the site's log.", codes)]
         if self.method == "GET" and getattr(self.view, "sparse", False):

@@ -17,10 +17,14 @@ from recognition.api import (
 )
 
 _PUBLIC: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
-_LIST = {"get": "list"}
-_READ = {"get": "retrieve"}
-_LIST_CREATE = {"get": "list", "post": "create"}
-_READ_CHANGE_REMOVE = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
+_LIST: dict[str, Any] = {"get": "list"}
+_READ: dict[str, Any] = {"get": "retrieve"}
+_LIST_CREATE: dict[str, Any] = {"get": "list", "post": "create"}
+_READ_CHANGE_REMOVE: dict[str, Any] = {
+    "get": "retrieve",
+    "patch": "partial_update",
+    "delete": "destroy",
+}
 
 _CATALOGUE = "v1/catalogues/<uuid:key>"
 _RECOGNITION = "v1/recognitions/<uuid:key>"

@@ -39,15 +39,18 @@ class Engine:
         """Whether the model has the files for it and the device is one it runs on."""
         if self.device_kinds is not None and device.kind not in self.device_kinds:
             return False
-        if self.paddlex == "onnxruntime":
+        if self.paddlex == "onnxruntime":  # openvino's too
             return installed.has(ONNX)
         return installed.has(WEIGHTS) and any(installed.has(network) for network in NETWORKS)
 
 
 # In the order in which `auto` tries them. CPU milliseconds a picture with one thread: the starter
-# embedder 10 / 16 / 63, PP-ShiTuV2_rec's architecture 17 / 20 / 80, starter detector 20 / 23 / 114.
-# onnxruntime needs no paddle in memory; oneDNN fails on some exports of Paddle 3.3 (interpolate).
+# embedder 6 / 10 / 16 / 63, PP-ShiTuV2_rec's architecture 9 / 17 / 20 / 80, starter detector
+# 11 / 20 / 23 / 114. The first two need no paddle in memory; oneDNN fails on some exports of Paddle
+# 3.3 (interpolate).
+OPENVINO = "openvino"
 ENGINES = (
+    Engine(OPENVINO, "onnxruntime", None, ("cpu",)),
     Engine("onnxruntime", "onnxruntime", None, ("cpu", "gpu")),
     Engine("paddle_mkldnn", "paddle_static", "mkldnn", ("cpu",)),
     Engine("paddle", "paddle_static", "paddle"),
@@ -115,7 +118,7 @@ class PaddleXDetector(_Network):
     """A main-body detector."""
 
     def detect(self, pictures: Sequence[Pixels], *, threshold: float) -> list[list[Box]]:
-        """Boxes with score > `threshold` of each picture, in the network's order.
+        """Boxes with score > `threshold` of each picture, best first.
 
         Corners lie inside the picture; boxes without area are dropped (both by PaddleX). Raises
         EngineFailed when the network answers with numbers that are not finite.
@@ -136,7 +139,8 @@ class PaddleXDetector(_Network):
                     f"The detector {self.installed.name} gave a box that is not finite ({box}) on "
                     f"{self.engine}. Try another engine with SHITU_ENGINE."
                 )
-        return [box for box in boxes if box.area > 0]
+        # Best first, as Paddle's and onnxruntime's NMS answer; OpenVINO's does not.
+        return sorted((box for box in boxes if box.area > 0), key=lambda box: -box.score)
 
     def self_test(self) -> None:
         """Raise EngineFailed unless the answers about two pictures make sense."""
@@ -298,7 +302,12 @@ def _predictor(
         engine_config=config,
     )
     predictor = model._predictor
-    _check_where_it_runs(predictor.runner, engine, device)
+    if engine.name == OPENVINO:
+        from recognition.engine.openvino_runner import OpenVinoRunner
+
+        predictor.runner = OpenVinoRunner(installed.directory / ONNX, threads=threads)
+    else:
+        _check_where_it_runs(predictor.runner, engine, device)
     return predictor
 
 

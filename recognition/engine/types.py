@@ -69,7 +69,7 @@ class Detector(Protocol):
     def engine(self) -> str: ...
 
     def detect(self, pictures: Sequence[Pixels], *, threshold: float) -> list[list[Box]]:
-        """Boxes of each picture with score > `threshold` (0..1), in the network's order."""
+        """Boxes of each picture with score > `threshold` (0..1), best first."""
         ...
 
 

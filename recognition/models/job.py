@@ -42,6 +42,7 @@ class Job(Work):
         IMPORT = "import", _("import")
         EXPORT = "export", _("export")
         REBUILD = "rebuild", _("rebuild the index")
+        REEMBED = "reembed", _("embed with another model")
 
     key = models.UUIDField(_("key"), default=uuid.uuid4, unique=True, editable=False)
     catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="jobs")

@@ -28,7 +28,7 @@ class Part:
 def count(space: VectorIndex, view: View) -> int:
     """How many vectors `fetch` would give now."""
     with wire.cursor() as cur:
-        cur.execute(f"SELECT count(*) {_active(space, view)}")  # type: ignore[arg-type]
+        cur.execute(f"SELECT count(*) {_active(space, view)}")
         row = cur.fetchone()
     return int(row[0]) if row else 0
 
@@ -44,7 +44,7 @@ def fetch(space: VectorIndex, view: View) -> Iterator[Part]:
     while True:
         with wire.cursor() as cur:
             cur.execute(
-                f"SELECT g.id, g.number, p.label, halfvec_send(e.emb) {_active(space, view)}"  # type: ignore[arg-type]
+                f"SELECT g.id, g.number, p.label, halfvec_send(e.emb) {_active(space, view)}"
                 " AND g.number > %s ORDER BY g.number LIMIT %s",
                 [last, _BATCH],
                 binary=True,

@@ -115,8 +115,9 @@ def _share(catalogue_id: int, among: Filter, _minute: int) -> float:
     condition, params = among.sql()
     with wire.cursor() as cur:
         cur.execute(
-            f"SELECT count(*) FILTER (WHERE {condition})::float8 / greatest(count(*), 1)"  # type: ignore[arg-type]
+            f"SELECT count(*) FILTER (WHERE {condition})::float8 / greatest(count(*), 1)"
             " FROM recognition_product p WHERE p.catalogue_id = %s",
             [*params, catalogue_id],
         )
-        return float(cur.fetchone()[0])  # type: ignore[index]
+        [passing] = cur.fetchone() or (0.0,)
+        return float(passing)

@@ -110,7 +110,7 @@ def explain_many(questions: Sequence[Question], *, exact: bool = False) -> list[
     ]
     sql, params = statement(questions, branches)
     with wire.cursor() as cur:
-        cur.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql}", params)  # type: ignore[arg-type]
+        cur.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql}", params)
         return [row[0] for row in cur.fetchall()]
 
 
@@ -296,7 +296,7 @@ def _ask(
 ) -> tuple[list[Found], set[int]]:
     """Answers, and the questions for which not enough was looked at."""
     with wire.cursor() as cur:
-        cur.execute(*statement(questions, branches), binary=True)  # type: ignore[arg-type]
+        cur.execute(*statement(questions, branches), binary=True)
         rows = cur.fetchall()
     versions: dict[int, int] = {}
     results: list[list[list[Neighbour]]] = [[[] for _ in q.vectors] for q in questions]

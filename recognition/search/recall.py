@@ -26,14 +26,14 @@ def questions(space: VectorIndex, count: int) -> Vectors:
     rng = np.random.default_rng()
     with wire.cursor() as cur:
         cur.execute(
-            f"SELECT min(image_id), max(image_id) FROM recognition_embedding"  # type: ignore[arg-type]
+            f"SELECT min(image_id), max(image_id) FROM recognition_embedding"
             f" WHERE space_id = {space.pk:d}"
         )
         low, high = cur.fetchone() or (None, None)
         if low is None:
             return np.zeros((0, space.feature_model.dimension), dtype=np.float32)
         cur.execute(
-            "SELECT halfvec_send(e.emb) FROM unnest(%s::bigint[]) r CROSS JOIN LATERAL ("  # type: ignore[arg-type]
+            "SELECT halfvec_send(e.emb) FROM unnest(%s::bigint[]) r CROSS JOIN LATERAL ("
             f"SELECT emb FROM recognition_embedding WHERE space_id = {space.pk:d}"
             " AND image_id >= r ORDER BY image_id LIMIT 1) e",
             [rng.integers(low, high, size=count, endpoint=True).tolist()],

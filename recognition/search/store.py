@@ -62,8 +62,22 @@ def remove_images(image_ids: Sequence[int]) -> int:
 def remove_space(space: VectorIndex) -> int:
     """Remove every vector of a space; returns how many. Its index goes with the next sweep."""
     with wire.cursor() as cur:
-        cur.execute(f"DELETE FROM recognition_embedding WHERE space_id = {space.pk:d}")  # type: ignore[arg-type]
+        cur.execute(f"DELETE FROM recognition_embedding WHERE space_id = {space.pk:d}")
         return cur.rowcount
+
+
+def stored(space: VectorIndex, image_id: int) -> Vectors:
+    """What is stored for an image: (views, D) float32, in order of view; (0, D) if nothing is."""
+    with wire.cursor() as cur:
+        cur.execute(
+            f"SELECT halfvec_send(emb) FROM recognition_embedding WHERE space_id = {space.pk:d}"
+            " AND image_id = %s ORDER BY view",
+            [image_id],
+            binary=True,
+        )
+        rows = [row[0] for row in cur.fetchall()]
+    dimension = space.feature_model.dimension
+    return wire.read_halves(rows) if rows else np.zeros((0, dimension), dtype=np.float32)
 
 
 def _check(
@@ -116,7 +130,7 @@ def _insert(
         for value in (space.pk, image, view, vector)
     ]
     cur.execute(
-        f"INSERT INTO recognition_embedding (space_id, image_id, view, emb) VALUES {rows}{_UPSERT}",  # type: ignore[arg-type]
+        f"INSERT INTO recognition_embedding (space_id, image_id, view, emb) VALUES {rows}{_UPSERT}",
         params,
         prepare=False,
     )
@@ -141,7 +155,7 @@ def _copy(
             copy.write(wire.copy_rows(ids[block], views[block], vectors[block]))
         copy.write(wire.COPY_TRAILER)
     cur.execute(
-        "INSERT INTO recognition_embedding (space_id, image_id, view, emb)"  # type: ignore[arg-type]
+        "INSERT INTO recognition_embedding (space_id, image_id, view, emb)"
         f" SELECT {space.pk:d}, image_id, view, emb FROM incoming{_UPSERT}"
     )
     cur.execute("DROP TABLE incoming")

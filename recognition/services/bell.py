@@ -7,6 +7,8 @@ itself is always read from its row; a bell that never rings only costs time.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from uuid import UUID
 
@@ -18,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 _KEEP_SECONDS = 60
 _LOOK_EVERY = 5.0
+
+Sleep = Callable[[float], None]
 
 
 @lru_cache(maxsize=1)
@@ -50,3 +54,44 @@ def listen(key: UUID, deadline: float) -> None:
     except redis.RedisError as error:
         log.warning("bell_unreachable", reason=str(error))
         time.sleep(min(left, 0.2))
+
+
+def embedded(catalogue_id: int) -> None:
+    """Tell everybody who waits for gallery images of this catalogue that some have ended."""
+    try:
+        _redis().publish(f"shitu:embedded:{catalogue_id}", b"1")
+    except redis.RedisError as error:
+        log.warning("bell_unreachable", reason=str(error))
+
+
+@contextmanager
+def while_embedding(catalogue_id: int) -> Iterator[Sleep]:
+    """Yields a `listen` for the images of one catalogue: it sleeps until `embedded` was called
+    since the last time, or since the block began.
+
+    Any number of callers may wait for one catalogue, so this one is a channel and not a list.
+    """
+    try:
+        channel = _redis().pubsub(ignore_subscribe_messages=True)
+        channel.subscribe(f"shitu:embedded:{catalogue_id}")
+    except redis.RedisError as error:
+        log.warning("bell_unreachable", reason=str(error))
+        yield lambda deadline: time.sleep(max(0.0, min(deadline - time.monotonic(), 0.5)))
+        return
+
+    def sleep(deadline: float) -> None:
+        until = min(deadline, time.monotonic() + _LOOK_EVERY)
+        try:
+            while (left := until - time.monotonic()) > 0:
+                if channel.get_message(timeout=left):
+                    while channel.get_message():  # one look answers all of them
+                        pass
+                    return
+        except redis.RedisError as error:
+            log.warning("bell_unreachable", reason=str(error))
+            time.sleep(max(0.0, min(left, 0.5)))
+
+    try:
+        yield sleep
+    finally:
+        channel.close()

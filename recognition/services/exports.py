@@ -104,7 +104,7 @@ def write(
         for batch in _batches(catalogue):
             vectors = _vectors(catalogue, batch) if embeddings else {}
             for image in batch:
-                path = f"images/{image.number}{PurePosixPath(image.file.name).suffix}"
+                path = f"images/{image.number}{PurePosixPath(str(image.file)).suffix}"
                 if _copy_picture(image, path, archive):
                     parts.add(image, path, vectors.get(image.pk, {}))
             written(parts.images, max(total, parts.images))
@@ -196,7 +196,7 @@ def _vectors(catalogue: Catalogue, batch: Sequence[GalleryImage]) -> dict[int, d
 def _copy_picture(image: GalleryImage, path: str, archive: zipfile.ZipFile) -> bool:
     """Put the picture into the archive; False when the image was removed meanwhile."""
     try:
-        data = files.read(image.file.name)
+        data = files.read(str(image.file))
     except FileNotFoundError:
         if GalleryImage.objects.filter(pk=image.pk).exists():
             raise  # its row promises a file

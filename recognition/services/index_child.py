@@ -99,6 +99,11 @@ def read(directory: Path, scratch: Path) -> IndexContent:
     told = json.loads(answer.read_text())
     if "error" in told:
         raise _ERRORS[told["error"]](told["message"], field="index")
+    return content(told, scratch)
+
+
+def content(told: dict[str, Any], scratch: Path) -> IndexContent:
+    """What the child left in `scratch`, with what it `told`."""
     return IndexContent(
         told["index_type"],
         told["metric"],

@@ -21,6 +21,7 @@ from django.utils import timezone
 from recognition.errors import BadInput
 from recognition.models import (
     Catalogue,
+    GalleryImage,
     IndexState,
     IndexType,
     Metric,
@@ -30,6 +31,8 @@ from recognition.models import (
 from recognition.search import physical, planner, ranking, recall
 from recognition.search.nearest import Question, explain_many
 from recognition.search.physical import PhysicalIndex, Progress
+from recognition.search.store import stored
+from recognition.search.wire import Vectors
 
 log = structlog.get_logger(__name__)
 
@@ -199,6 +202,11 @@ def statistics(catalogue: Catalogue) -> list[SpaceStatistics]:
         for space in catalogue.spaces.select_related("feature_model").order_by("pk")
     ]
     return sorted(found, key=lambda one: not one.current)
+
+
+def vector_of(space: VectorIndex, image: GalleryImage) -> Vectors:
+    """The vectors (views, D) stored for an image in a space."""
+    return stored(space, image.pk)
 
 
 def explain(question: Question, *, exact: bool = False) -> list[str]:
@@ -371,7 +379,9 @@ def _drop_leftovers(space_id: int, keep: str) -> PhysicalIndex | None:
 def _statistics(space: VectorIndex, version: int, *, current: bool) -> SpaceStatistics:
     vectors, images, products = physical.count(space.pk)
     last = space.samples.first()
-    measured = last and (last.recall if last.recall_after is None else last.recall_after)
+    measured = None
+    if last:
+        measured = last.recall if last.recall_after is None else last.recall_after
     return SpaceStatistics(
         space_id=space.pk,
         feature_model=space.feature_model.name,

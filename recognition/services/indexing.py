@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from recognition import images, search
+from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import ModelUnavailable, RecognitionError
 from recognition.models import (
@@ -19,9 +19,10 @@ from recognition.models import (
     CropPolicy,
     GalleryImage,
     State,
+    VectorIndex,
     View,
 )
-from recognition.services import files, workers
+from recognition.services import bell, files, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,8 @@ def embed_waiting(catalogue_id: int) -> bool:
                 _embed(catalogue, [picture])
             except RecognitionError as reason:
                 _fail([picture[0]], reason.message)
+    finally:
+        bell.embedded(catalogue.pk)
     return len(claimed) == settings.SHITU_BATCH_SIZE
 
 
@@ -101,11 +104,76 @@ def _embed(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]
     _finish(catalogue, crops, vectors)
 
 
-def _crops(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]) -> list[_Crop]:
+def embed_into(
+    space: VectorIndex, rows: Sequence[GalleryImage], before: Callable[[], object]
+) -> dict[int, str]:
+    """Give images that are embedded already their vectors in another space of their catalogue, too.
+
+    Same crops, another network; nothing of the images changes. `before` is called first thing in
+    the transaction that stores them; what it raises stops it. Returns, by image id, why an image
+    could not be embedded. Raises ModelUnavailable.
+    """
+    failed: dict[int, str] = {}
+    pictures: list[tuple[GalleryImage, Pixels]] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for image, read in zip(rows, pool.map(_decode, rows), strict=True):
+            if isinstance(read, str):
+                failed[image.pk] = read
+            else:
+                pictures.append((image, read))
+    try:
+        _embed_into(space, pictures, before)
+    except ModelUnavailable:
+        raise
+    except RecognitionError:
+        for picture in pictures:
+            try:
+                _embed_into(space, [picture], before)
+            except RecognitionError as reason:
+                failed[picture[0].pk] = reason.message
+    return failed
+
+
+def _embed_into(
+    space: VectorIndex,
+    pictures: Sequence[tuple[GalleryImage, Pixels]],
+    before: Callable[[], object],
+) -> None:
+    model = space.feature_model
+    crops = _crops(space.catalogue, pictures, detect=False)
+    with workers.counting(len(pictures)):
+        vectors = get_runtime().embed(
+            model.name,
+            [crop.pixels for crop in crops],
+            batch_size=settings.SHITU_BATCH_SIZE,
+            expected_digest=model.digest,
+        )
+    with transaction.atomic():
+        before()
+        search.store(
+            space, [crop.image.pk for crop in crops], [crop.view for crop in crops], vectors
+        )
+
+
+def views(catalogue: Catalogue) -> list[View]:
+    """The views that the catalogue's crop policy asks for."""
+    return {
+        CropPolicy.WHOLE: [View.WHOLE],
+        CropPolicy.MAIN_BODY: [View.MAIN_BODY],
+        CropPolicy.BOTH: [View.WHOLE, View.MAIN_BODY],
+    }[CropPolicy(catalogue.crop_policy)]
+
+
+def _crops(
+    catalogue: Catalogue,
+    pictures: Sequence[tuple[GalleryImage, Pixels]],
+    *,
+    detect: bool = True,
+) -> list[_Crop]:
     """The views that the catalogue's crop policy asks for.
 
     A box that somebody gave wins over detection; where nothing is detected the main body is the
-    whole picture.
+    whole picture. Without `detect` the boxes are those that were found before.
     """
     crops: list[_Crop] = []
     if catalogue.crop_policy != CropPolicy.MAIN_BODY:
@@ -114,7 +182,8 @@ def _crops(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]
             whole = Box(*image.box, 1.0).crop(pixels) if given else pixels
             crops.append(_Crop(image, View.WHOLE, whole))
     if catalogue.crop_policy != CropPolicy.WHOLE:
-        _find_main_bodies(catalogue, pictures)
+        if detect:
+            _find_main_bodies(catalogue, pictures)
         for image, pixels in pictures:
             body = Box(*image.box, 1.0).crop(pixels) if image.box else pixels
             crops.append(_Crop(image, View.MAIN_BODY, body))
@@ -169,6 +238,10 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
             state=State.DONE, error="", lease_until=None
         )
         catalogue.touch()
+        # Behind the catalogue's lock: another network may have been chosen while this one worked.
+        if not Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
+            GalleryImage.objects.filter(pk__in=there).update(state=State.PENDING)
+            tasks.wake(tasks.embed_images, catalogue.pk)
 
 
 def _fail(rows: Sequence[GalleryImage], reason: str) -> None:

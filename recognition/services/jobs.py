@@ -23,9 +23,11 @@ from django.utils import timezone
 from recognition import tasks
 from recognition.errors import Conflict, RecognitionError
 from recognition.models import Action, Job, LineResult, State, User
-from recognition.services import audit, quotas
+from recognition.services import audit, files, quotas
 
 log = structlog.get_logger(__name__)
+
+KEEP_FILES_DAYS = 30
 
 Progress = Callable[[Job], object]
 """Called with the job after every step; `done`, `failed` and `total` are up to date."""
@@ -209,6 +211,20 @@ def forget_errors(job: Job) -> int:
     return count
 
 
+def forget_files() -> int:
+    """Remove uploads and exports of jobs that ended long ago; returns how many.
+
+    Their reports stay; an import can then no longer be retried.
+    """
+    limit = timezone.now() - timedelta(days=KEEP_FILES_DAYS)
+    old = Job.objects.filter(finished_at__lt=limit).exclude(file="")
+    with transaction.atomic():
+        names = list(old.select_for_update().values_list("file", flat=True))
+        old.update(file="")
+        files.remove_on_commit(names)
+    return len(names)
+
+
 def report(job: Job) -> Iterator[str]:
     """The lines of the job as CSV, in input order: number, result, reason, image, text."""
     row = io.StringIO()
@@ -232,10 +248,14 @@ def _waiting() -> Any:
 
 def _runs() -> dict[str, Run]:
     """What runs a job of each kind."""
-    from recognition.services import exports
+    from recognition.services import exports, model_switch
     from recognition.services.imports import runner
 
-    return {Job.Kind.IMPORT: runner.run, Job.Kind.EXPORT: exports.run}
+    return {
+        Job.Kind.IMPORT: runner.run,
+        Job.Kind.EXPORT: exports.run,
+        Job.Kind.REEMBED: model_switch.run,
+    }
 
 
 def _run(job: Job, progress: Progress = lambda job: None) -> bool:

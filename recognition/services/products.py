@@ -435,15 +435,19 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     source, to = (
         Catalogue.objects.select_related("index", "owner").get(pk=pk) for pk in (source.pk, to.pk)
     )
-    _refuse_taken(rows, to)
-    _refuse_taken_ids(images, to)
+    _refuse_taken(rows, images, to)
     _let_go(ids)
     along = _see_alike(source, to)
     _move_vectors(images, source, to, along)
     now = timezone.now()
     Product.everything.filter(merged_into__in=ids).update(catalogue=to)
-    Product.objects.filter(pk__in=ids).update(catalogue=to, changed_at=now)
-    _move_rows(images, source, to, along)
+    try:
+        with transaction.atomic():
+            Product.objects.filter(pk__in=ids).update(catalogue=to, changed_at=now)
+            _move_rows(images, source, to, along)
+    except IntegrityError:
+        _refuse_taken(rows, images, to)  # somebody was quicker: now it is seen
+        raise
     audit.record(
         Action.PRODUCT_MOVE_OUT,
         rows[0] if len(rows) == 1 else None,
@@ -467,7 +471,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     return len(rows)
 
 
-def _refuse_taken(rows: Sequence[Product], to: Catalogue) -> None:
+def _refuse_taken(rows: Sequence[Product], images: Sequence[GalleryImage], to: Catalogue) -> None:
     there = Product.objects.filter(catalogue=to)
     if taken := there.filter(label__in=[row.label for row in rows]).first():
         raise Conflict(
@@ -481,14 +485,10 @@ def _refuse_taken(rows: Sequence[Product], to: Catalogue) -> None:
             f"“{to.name}” already has a product with the external id “{taken.external_id}”",
             field="external_id",
         )
-
-
-def _refuse_taken_ids(images: Sequence[GalleryImage], to: Catalogue) -> None:
     external_ids = [image.external_id for image in images if image.external_id]
-    there = GalleryImage.everything.filter(catalogue=to, external_id__in=external_ids)
-    if taken := there.first():
+    if image := GalleryImage.everything.filter(catalogue=to, external_id__in=external_ids).first():
         raise Conflict(
-            f"“{to.name}” already has an image with the external id “{taken.external_id}”",
+            f"“{to.name}” already has an image with the external id “{image.external_id}”",
             field="external_id",
         )
 

@@ -154,7 +154,7 @@ def _region(
 ) -> Region:
     left, right = 100 * detection.x1 / query.width, 100 * detection.x2 / query.width
     top, bottom = 100 * detection.y1 / query.height, 100 * detection.y2 / query.height
-    at_end = left > 60
+    at_end = left > 75
     # Up to the next plate on about the same height, so that neighbours do not cover each other.
     ends = [
         100 * other.x1 / query.width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -39,8 +39,10 @@ class RecogniseForm(forms.Form):
     )
     rec_threshold = forms.FloatField(label=_("Recognition threshold"), required=False)
 
-    def __init__(self, *args: Any, user: User, catalogue: Catalogue, **kwargs: Any) -> None:
-        super().__init__(*args, initial={"catalogue": catalogue.key}, label_suffix="", **kwargs)
+    def __init__(
+        self, data: Any = None, files: Any = None, *, user: User, catalogue: Catalogue
+    ) -> None:
+        super().__init__(data, files, initial={"catalogue": catalogue.key}, label_suffix="")
         self.fields["catalogue"].queryset = Catalogue.objects.visible_to(user).select_related(  # type: ignore[attr-defined]
             "index"
         )
@@ -57,8 +59,9 @@ class RecogniseForm(forms.Form):
 
     def clean_picture(self) -> images.Picture:
         upload: UploadedFile = self.cleaned_data["picture"]
+        self.source_name = upload.name or ""
         try:
-            return images.check(upload, name=upload.name or "")
+            return images.check(cast(BinaryIO, upload), name=self.source_name)
         except RecognitionError as error:
             raise ValidationError(error.message, code=error.code) from error
 
@@ -72,7 +75,7 @@ class RecogniseForm(forms.Form):
                 given["catalogue"],
                 given["picture"],
                 by=by,
-                source_name=self.files["picture"].name,
+                source_name=self.source_name,
                 options=queries.Options(
                     det_threshold=given["det_threshold"],
                     rec_threshold=given["rec_threshold"],

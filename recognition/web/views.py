@@ -6,9 +6,9 @@ import uuid
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
 from django.db.models import Count, IntegerField, Manager, OuterRef, Q, QuerySet, Subquery
+from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Coalesce
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -20,7 +20,7 @@ from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuer
 from recognition.services import pictures
 from recognition.web import answers
 from recognition.web.forms import RecogniseForm
-from recognition.web.htmx import render_part
+from recognition.web.htmx import Request, render_part
 
 SIDES = (160, 480, 1280)
 PER_PAGE = 48
@@ -41,7 +41,7 @@ def _query(request: HttpRequest, key: uuid.UUID) -> RecognitionQuery:
 
 @require_safe
 @login_required
-def home(request: HttpRequest) -> HttpResponse:
+def home(request: Request) -> HttpResponse:
     """My catalogues, with what is in them."""
     catalogues = list(
         Catalogue.objects.visible_to(request.user)
@@ -68,7 +68,7 @@ def _counted(rows: Manager[Any] | QuerySet[Any]) -> Coalesce:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
-def recognise(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+def recognise(request: Request, key: uuid.UUID) -> HttpResponse:
     """Ask what is on a picture. With htmx the answer comes into the page, else it has its own."""
     catalogue = _catalogue(request, key)
     posted = request.method == "POST"
@@ -98,7 +98,7 @@ def recognise(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
 
 @require_safe
 @login_required
-def recognition(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+def recognition(request: Request, key: uuid.UUID) -> HttpResponse:
     """One recognition, for good at this address. While it waits its fragment asks again."""
     answer = answers.read(_query(request, key))
     if request.htmx and answer.is_waiting:
@@ -108,7 +108,7 @@ def recognition(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
 
 @require_safe
 @login_required
-def gallery(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+def gallery(request: Request, key: uuid.UUID) -> HttpResponse:
     """The products of a catalogue, each with a picture."""
     catalogue = _catalogue(request, key)
     text = request.GET.get("q", "").strip()
@@ -133,7 +133,7 @@ def gallery(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
 
 @require_safe
 @login_required
-def product(request: HttpRequest, key: uuid.UUID, product_id: int) -> HttpResponse:
+def product(request: Request, key: uuid.UUID, product_id: int) -> HttpResponse:
     """The gallery images of one product."""
     catalogue = _catalogue(request, key)
     found = get_object_or_404(Product, catalogue=catalogue, pk=product_id)
@@ -150,7 +150,7 @@ def gallery_picture(
     image = get_object_or_404(
         GalleryImage.objects.visible_to(request.user), catalogue__key=key, number=number
     )
-    return _picture(image.file.name, side)
+    return _picture(image.file, side)
 
 
 @require_safe
@@ -158,18 +158,20 @@ def query_picture(
     request: HttpRequest, key: uuid.UUID, side: int | None = None
 ) -> HttpResponseBase:
     """The picture that was asked about, as it is stored, or a small JPEG of it."""
-    return _picture(_query(request, key).file.name, side)
+    return _picture(_query(request, key).file, side)
 
 
-def _picture(name: str, side: int | None) -> HttpResponseBase:
+def _picture(file: FieldFile, side: int | None) -> HttpResponseBase:
     """A stored file. It never changes, so the browser of whoever may see it keeps it."""
     if side is not None and side not in SIDES:
         raise Http404
     try:
         if side is None:
-            response: HttpResponseBase = FileResponse(default_storage.open(name))
+            response: HttpResponseBase = FileResponse(file.open())
         else:
-            response = HttpResponse(pictures.thumbnail(name, side), content_type="image/jpeg")
+            response = HttpResponse(
+                pictures.thumbnail(str(file.name), side), content_type="image/jpeg"
+            )
     except FileNotFoundError as error:
         raise Http404 from error
     response["Cache-Control"] = "private, max-age=86400, immutable"

@@ -173,3 +173,45 @@ def test_a_box_outside_of_the_picture_is_refused_at_the_field(staff, rows):
     form = {"product": rows.product.pk, "box": "[400, 4, 900, 30]"}
     response = staff.post(reverse(f"{IMAGES}_change", args=[rows.galleryimage.pk]), form)
     assert response.context["adminform"].form.errors["box"]
+
+
+def act(staff, kind: str, action: str, rows, **more):
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
+    return staff.post(reverse(f"{kind}_changelist"), chosen | more, follow=True)
+
+
+def test_products_are_merged_into_one_of_them(staff, rows):
+    other = factories.add(rows.catalogue, "tea, green", 7).product
+    page = act(staff, PRODUCTS, "merge", [rows.product, other])
+    assert "Which one stays?" in page.content.decode()
+    act(staff, PRODUCTS, "merge", [rows.product, other], chosen=rows.product.pk)
+    assert Product.objects.get() == rows.product
+    assert rows.product.images.count() == 3
+
+
+def test_a_merge_of_one_is_refused_at_the_question(staff, rows):
+    page = act(staff, PRODUCTS, "merge", [rows.product], chosen=rows.product.pk)
+    assert "name one or more other products" in page.content.decode()
+
+
+def test_products_move_to_another_catalogue(staff, rows):
+    other = factories.catalogue()
+    act(staff, PRODUCTS, "move", [rows.product], chosen=other.pk)
+    rows.product.refresh_from_db()
+    assert rows.product.catalogue == other
+    assert other.images.count() == 2
+
+
+def test_pictures_move_to_a_product_by_its_label(staff, rows):
+    other = factories.add(rows.catalogue, "oolong", 7).product
+    both = [rows.galleryimage, rows.failed]
+    page = act(staff, IMAGES, "move", both, chosen="oolng")
+    assert "no product “oolng”" in page.content.decode()
+    act(staff, IMAGES, "move", both, chosen="oolong")
+    assert other.images.count() == 3
+
+
+def test_pictures_of_several_catalogues_do_not_move_together(staff, rows):
+    foreign = factories.add(factories.catalogue(), "oolong", 7)
+    page = act(staff, IMAGES, "move", [rows.galleryimage, foreign])
+    assert "of one catalogue only" in page.content.decode()

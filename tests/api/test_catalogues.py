@@ -51,6 +51,7 @@ def test_a_name_is_used_once_by_an_owner(make):
         {"det_threshold": 1.5},
         {"rec_threshold": "nan"},
         {"crop_policy": "half"},
+        {"shown_label": "price"},
         {"feature_model": "no-such-model"},
         {"feature_model": "../../etc"},
         {"detector": "no-such-detector"},

@@ -27,6 +27,7 @@ def _tree(kind: type[Exception]):
         (errors.BadImage("no"), 400),
         (errors.FetchRefused("no"), 400),
         (errors.TooLarge("no"), 413),
+        (errors.StorageFull("no"), 413),
         (errors.NotFound("no"), 404),
         (errors.RoleTooLow("no"), 403),
         (errors.Conflict("no"), 409),

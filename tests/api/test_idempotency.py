@@ -87,6 +87,17 @@ def test_without_the_store_it_is_refused_and_nothing_is_done(editor, url, key, m
     assert not Product.objects.exists()
 
 
+def test_what_is_done_is_answered_even_if_the_store_is_lost_meanwhile(
+    editor, url, key, monkeypatch
+):
+    def unreachable(*_: object, **__: object) -> None:
+        raise NoRedis
+
+    monkeypatch.setattr(cache, "set", unreachable)
+    response = editor.post(url("products"), {"label": "tea"}, format="json", headers=key)
+    assert response.status_code == 201
+
+
 @pytest.mark.django_db(transaction=True)
 def test_at_the_same_time_it_is_done_once(api, catalogue, url, key):
     owner = catalogue.owner

@@ -63,6 +63,21 @@ def test_the_same_file_again_is_reported_and_not_stored(send, catalogue):
     assert catalogue.images.count() == 1
 
 
+def test_the_same_bytes_elsewhere_are_pointed_out(send, catalogue):
+    first = send(label="tea", images=[_file(1)]).json()["results"][0]["image"]["number"]
+    [result] = send(label="coffee", images=[_file(1)]).json()["results"]
+    assert (result["result"], result["duplicate_of"]) == ("added", first)
+
+
+def test_ones_own_id_replaces(send_json, catalogue):
+    item = {"label": "tea", "external_id": "front"}
+    send_json(item | {"image": _base64(1)})
+    [result] = send_json(item | {"image": _base64(2)}).json()["results"]
+    assert (result["result"], result["replaced"]) == ("added", True)
+    assert result["image"]["external_id"] == "front"
+    assert catalogue.images.count() == 1
+
+
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [(b"", 400, "bad_image"), (b"<svg/>", 400, "bad_image"), (b"x" * 5000, 413, "too_large")],

@@ -15,12 +15,68 @@ def make(editor, url):
 
 
 def test_it_is_made_without_images(make, editor):
-    response = make(label=" 绿茶 500 ml ", category="drinks/tea", attributes={"size": {"ml": 500}})
+    response = make(label=" 绿茶 500 ml ", category="drinks/tea", attributes={"ml": 500})
     assert response.status_code == 201, response.content
     body = response.json()
     assert (body["label"], body["image_count"], body["is_active"]) == ("绿茶 500 ml", 0, True)
-    assert body["attributes"] == {"size": {"ml": 500}}
+    assert body["attributes"] == {"ml": 500}
     assert editor.get(response["Location"]).json() == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"label": "tea", "attributes": {"a": "\\ud800"}}',
+        b'{"label": "tea", "attributes": {"\\ud800": 1}}',
+        b'{"label": "tea", "names": {"\\ud800": "x"}}',
+        b'{"label": "tea", "names": {"\\ud800": 1}}',
+        b'{"label": "tea", "\\ud800": 1}',
+        b'{"label": "\\ud800"}',
+        b'{"label": "tea", "category": "\\u0000"}',
+        b'{"label": "tea", "price": 1e999, "currency": "EUR"}',
+        b'{"label": "tea", "attributes": {"a": 1e400}}',
+    ],
+)
+def test_what_no_database_can_store_is_refused(editor, url, body):
+    response = editor.generic("POST", url("products"), body, content_type="application/json")
+    assert response.status_code == 400, response.content
+    assert not Product.objects.exists()
+
+
+def test_with_everything_that_can_be_said_about_it(make):
+    said = {
+        "label": "tea",
+        "external_id": "till-7",
+        "names": {"en": "Tea", "zh-Hans": "茶"},
+        "sku": "T-1",
+        "barcode": "4006381333931",
+        "price": "1.9900",
+        "currency": "EUR",
+        "description": "Green.\nLoose.",
+        "category": "drinks/tea",
+        "attributes": {"ml": 500, "organic": True, "tags": ["a", "b"]},
+        "is_active": False,
+    }
+    body = make(**said).json()
+    assert {name: body[name] for name in said} == said
+
+
+def test_an_external_id_is_used_once(make, editor, url):
+    product = make(label="tea", external_id="7").json()
+    response = make(label="coffee", external_id="7")
+    assert response.status_code == 409
+    assert list(response.json()["error"]["fields"]) == ["external_id"]
+    [found] = editor.get(url("products"), {"external_id": "7"}).json()["results"]
+    assert found["id"] == product["id"]
+
+
+def test_a_merged_ones_id_leads_on(make, editor, url, catalogue):
+    from recognition.services import products
+
+    old, new = (make(label=label).json()["id"] for label in ("old", "new"))
+    products.merge([products.find(catalogue, old)], products.find(catalogue, new))
+    assert editor.get(url("products", old)).json()["id"] == new
+    assert editor.patch(url("products", old), {"sku": "1"}, format="json").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -32,8 +88,14 @@ def test_it_is_made_without_images(make, editor):
         ({"category": "x" * 256}, "category"),
         ({"attributes": []}, "attributes"),
         ({"attributes": {"a": "\x00"}}, "attributes"),
-        ({"attributes": {"a": "x" * 20_000}}, "attributes"),
-        ({"attributes": {"a": [[[[[[[[[[1]]]]]]]]]]}}, "attributes"),
+        ({"attributes": {"a": {"b": 1}}}, "attributes"),
+        ({"names": {"not a language": "tea"}}, "names"),
+        ({"names": {"en": "a\x00"}}, "names.en"),
+        ({"price": "NaN", "currency": "EUR"}, "price"),
+        ({"price": "-1", "currency": "EUR"}, "price"),
+        ({"price": 1}, "currency"),
+        ({"currency": "XXY"}, "currency"),
+        ({"sku": "a\nb"}, "sku"),
         ({"is_active": "maybe"}, "is_active"),
         ({"lable": "x"}, "lable"),
     ],

@@ -33,16 +33,16 @@ def broken(monkeypatch):
 
 
 def test_the_fastest_comes_first(rec):
-    assert ppshitu.load_embedder(rec, CPU).engine == "onnxruntime"
+    assert ppshitu.load_embedder(rec, CPU).engine == "openvino"
 
 
 def test_the_next_one_is_taken_and_the_reason_is_logged(rec, broken, caplog):
-    broken("onnxruntime", "paddle_mkldnn")
+    broken("openvino", "onnxruntime", "paddle_mkldnn")
     with caplog.at_level(logging.WARNING):
         assert ppshitu.load_embedder(rec, CPU).engine == "paddle"
-    first, second = (record.getMessage() for record in caplog.records[:2])
-    assert "starter_rec does not run on onnxruntime" in first and "no kernel" in first
-    assert "paddle_mkldnn" in second
+    first, second, third = (record.getMessage() for record in caplog.records[:3])
+    assert "starter_rec does not run on openvino" in first and "no kernel" in first
+    assert "onnxruntime" in second and "paddle_mkldnn" in third
 
 
 def test_an_engine_that_was_asked_for_is_never_replaced(rec, broken):
@@ -55,7 +55,7 @@ def test_an_engine_that_was_asked_for_is_never_replaced(rec, broken):
 
 
 def test_when_none_works_all_reasons_are_told(rec, broken):
-    broken("onnxruntime", "paddle_mkldnn", "paddle")
+    broken("openvino", "onnxruntime", "paddle_mkldnn", "paddle")
     with pytest.raises(EngineFailed) as error:
         ppshitu.load_embedder(rec, CPU)
     for engine in ppshitu.ENGINES:
@@ -63,7 +63,7 @@ def test_when_none_works_all_reasons_are_told(rec, broken):
 
 
 def test_an_unknown_engine_is_refused(rec):
-    with pytest.raises(BadInput, match="use one of auto, onnxruntime, paddle_mkldnn, paddle"):
+    with pytest.raises(BadInput, match="use one of auto, openvino, onnxruntime, paddle_mkldnn, paddle"):
         ppshitu.load_embedder(rec, CPU, engine="tensorrt")
 
 
@@ -89,6 +89,8 @@ def test_threads_are_the_ones_asked_for(rec):
     loaded = ppshitu.load_embedder(rec, CPU, threads=2, engine="onnxruntime")
     session = loaded._predictor.runner.session
     assert session.get_session_options().intra_op_num_threads == 2
+    loaded = ppshitu.load_embedder(rec, CPU, threads=1, engine="openvino")
+    assert loaded._predictor.runner.threads == 1
     loaded = ppshitu.load_embedder(rec, CPU, threads=1, engine="paddle_mkldnn")
     assert loaded._predictor.runner._config["cpu_threads"] == 1
     with pytest.raises(BadInput, match="at least 1"):

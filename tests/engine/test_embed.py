@@ -68,7 +68,7 @@ def test_all_engines_agree(starter_store, embedder, engine):
     assert (other.embed(pictures) * embedder.embed(pictures)).sum(axis=1).min() > 0.9999
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "paddle_mkldnn"])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "paddle_mkldnn"])
 def test_threads_may_share_it(starter_store, engine):
     """PaddleX's predictor alone answers some of them wrongly."""
     shared = ppshitu.load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)

@@ -135,4 +135,4 @@ def test_the_starter_models_run(runtime, starter_store):
     )
     assert vectors.shape == (1, 512)
     [loaded] = [one for one in runtime.describe() if one.name == "starter_rec"]
-    assert (loaded.engine, loaded.dimension, loaded.device) == ("onnxruntime", 512, "cpu")
+    assert (loaded.engine, loaded.dimension, loaded.device) == ("openvino", 512, "cpu")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from recognition.engine.devices import Device
+from recognition.engine.runtime import Runtime
+from recognition.engine.store import InstalledModel
+from recognition.engine.stub import StubDetector, StubEmbedder, StubStore
 from recognition.models import GalleryImage, State
-from recognition.services import index_files
+from recognition.services import index_child, index_files
 from tests import factories
 
 DIMENSION = 64  # of the stub network
@@ -23,6 +28,64 @@ def stub_files(stub_engine, monkeypatch):
     from recognition.services import indexing
 
     monkeypatch.setattr(index_files, "get_runtime", indexing.get_runtime)
+
+
+class OtherEmbedder(StubEmbedder):
+    """Another network: it sees only how bright a picture is, so it recognises worse."""
+
+    def embed(self, pictures):
+        return super().embed([np.broadcast_to(p.mean(2, keepdims=True), p.shape) for p in pictures])
+
+
+class TwoStubs(StubStore):
+    """A store with a second feature model, `other_rec`."""
+
+    def names(self) -> list[str]:
+        return [*super().names(), "other_rec"]
+
+    def installed(self) -> list[InstalledModel]:
+        return [*super().installed(), self.get("other_rec")]
+
+    def get(self, name: str) -> InstalledModel:
+        if name == "other_rec":
+            return replace(super().get("stub_rec"), name=name, digest="0" * 64)
+        return super().get(name)
+
+
+@pytest.fixture
+def two_models(stub_engine, monkeypatch):
+    """`stub_rec` and `other_rec` are installed; returns the row of the latter."""
+    from recognition.models import FeatureModel
+    from recognition.services import indexing, model_switch
+
+    runtime = Runtime(
+        TwoStubs(),
+        Device("cpu"),
+        threads=1,
+        load_detector=lambda installed, device, **options: StubDetector(),
+        load_embedder=lambda installed, device, **options: (
+            OtherEmbedder() if installed.name == "other_rec" else StubEmbedder()
+        ),
+    )
+    for module in (indexing, model_switch, index_files):
+        monkeypatch.setattr(module, "get_runtime", lambda: runtime)
+    return FeatureModel.objects.create(name="other_rec", digest="0" * 64, dimension=DIMENSION)
+
+
+@pytest.fixture
+def read_here(monkeypatch):
+    """Index files are read in this process: for files that cannot harm it, and faster."""
+
+    def read(directory: Path, scratch: Path) -> index_child.IndexContent:
+        for name, most in (
+            (index_child.VECTORS, index_child.MOST_INDEX_BYTES),
+            (index_child.LABELS, index_child.MOST_LABELS_BYTES),
+        ):
+            index_child._size(directory / name, most)
+        told = index_child._read(directory, scratch)
+        return index_child.content(told, scratch)
+
+    monkeypatch.setattr(index_files, "read", read)
 
 
 @pytest.fixture

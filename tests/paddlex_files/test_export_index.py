@@ -184,7 +184,5 @@ def test_nothing_of_it_loads_faiss_until_it_is_asked():
         "from recognition.services import index_files, index_child;"
         "print([name for name in ('faiss', 'paddle', 'paddlex') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -25,7 +25,7 @@ from recognition.services import gallery, index_files, quotas
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_files")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_files", "read_here")]
 
 
 def import_it(catalogue, directory, **options):
@@ -246,7 +246,9 @@ def test_pictures_outside_the_folder_are_not_opened(catalogue, photos, built):
 
 def test_the_network_must_be_the_catalogues(catalogue, index_directory):
     with pytest.raises(Conflict, match="made by starter_rec"):
-        import_it(catalogue, index_directory(unit_vectors(2), ["a", "b"]), feature_model="starter_rec")
+        import_it(
+            catalogue, index_directory(unit_vectors(2), ["a", "b"]), feature_model="starter_rec"
+        )
 
 
 def test_another_dimension_is_refused(catalogue, index_directory):

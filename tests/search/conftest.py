@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,33 +53,34 @@ def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 10)
 
 
+def _fill(
+    count: int = 400,
+    *,
+    dimension: int = 32,
+    views: int = 10,
+    questions: int = 20,
+    seed: int = 0,
+    index_type: IndexType = IndexType.HNSW32,
+    metric: Metric = Metric.IP,
+) -> Filled:
+    data = clustered(count, questions, dimension=dimension, views=views, seed=seed)
+    space = spaces.make_space(dimension, index_type=index_type, metric=metric)
+    ids = spaces.fill(space, data.vectors, data.products)
+    return Filled(space, ids, data.products, data.vectors, data.questions)
+
+
 @pytest.fixture
 def filled() -> Callable[..., Filled]:
-    def make(
-        count: int = 400,
-        *,
-        dimension: int = 32,
-        views: int = 10,
-        questions: int = 20,
-        seed: int = 0,
-        index_type: IndexType = IndexType.HNSW32,
-        metric: Metric = Metric.IP,
-        categories: tuple[str, ...] = ("",),
-    ) -> Filled:
-        data = clustered(count, questions, dimension=dimension, views=views, seed=seed)
-        space = spaces.make_space(dimension, index_type=index_type, metric=metric)
-        ids = spaces.fill(space, data.vectors, data.products, categories=categories)
-        return Filled(space, ids, data.products, data.vectors, data.questions)
-
-    return make
+    """`filled(count, ...)` makes a catalogue with one search space and that many pictures."""
+    return _fill
 
 
 @pytest.fixture
-def indexed(filled, low_thresholds) -> Callable[..., Filled]:
+def indexed(low_thresholds) -> Callable[..., Filled]:
     """As `filled`, with an index in use. Needs `django_db(transaction=True)`."""
 
-    def make(count: int = 2000, **options) -> Filled:
-        made = filled(count, **options)
+    def make(count: int = 700, **options) -> Filled:
+        made = _fill(count, **options)
         # A hurried graph is good enough at this size.
         VectorIndex.objects.filter(pk=made.space.pk).update(ef_construction=64)
         assert indexes.tend(made.space.pk) is indexes.Tended.BUILT
@@ -87,6 +88,49 @@ def indexed(filled, low_thresholds) -> Callable[..., Filled]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="module")
+def shelves(django_db_setup, django_db_blocker) -> Iterator[dict[IndexType, Filled]]:
+    """An HNSW and an IVF space of 1,000 products with 4 pictures each, built once for a file.
+
+    They are committed; what a test changes in them is rolled back with it.
+    """
+    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "BUILD_FROM", 600)
+        patch.setattr(indexes, "RECALL_QUESTIONS", 10)
+        made = {}
+        for index_type in (IndexType.HNSW32, IndexType.IVF):
+            shelf = _fill(4000, views=4, questions=60, index_type=index_type)
+            VectorIndex.objects.filter(pk=shelf.space.pk).update(ef_construction=64, lists=50)
+            assert indexes.tend(shelf.space.pk) is indexes.Tended.BUILT
+            made[index_type] = shelf
+    yield made
+    with django_db_blocker.unblock():
+        for shelf in made.values():
+            for index in indexes.physical.existing(shelf.space.pk):
+                indexes.physical.drop(index.name)
+            shelf.space.catalogue.delete()
+
+
+@pytest.fixture
+def shelf(shelves, low_thresholds, db) -> Filled:
+    """The HNSW one, ready to be asked."""
+    found = shelves[IndexType.HNSW32]
+    found.space = VectorIndex.objects.select_related("catalogue", "feature_model").get(
+        pk=found.space.pk
+    )
+    return found
+
+
+@pytest.fixture
+def ivf_shelf(shelves, low_thresholds, db) -> Filled:
+    """The IVF one, likewise."""
+    found = shelves[IndexType.IVF]
+    found.space = VectorIndex.objects.select_related("catalogue", "feature_model").get(
+        pk=found.space.pk
+    )
+    return found
 
 
 @pytest.fixture(autouse=True)

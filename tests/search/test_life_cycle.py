@@ -79,7 +79,7 @@ def test_flat_never_has_an_index(filled, low_thresholds):
 
 
 def test_another_type_is_built_beside_and_switched_to(indexed):
-    made = indexed(1200)
+    made = indexed(700)
     old = made.space.index_name
     indexes.set_type(made.space, IndexType.IVF, lists=20)
     assert indexes.tend_all() == {made.space.pk: Tended.BUILT}
@@ -124,7 +124,7 @@ def test_parameters_pgvector_does_not_take_are_refused(filled, options, field):
 
 
 def test_an_index_full_of_removed_vectors_is_built_anew(indexed):
-    made = indexed(2000)
+    made = indexed(1400)
     before = physical.size(made.space.index_name)
     GalleryImage.objects.filter(pk__in=made.ids[::2].tolist()).delete()
     assert indexes.tend(made.space.pk) is Tended.BUILT
@@ -281,6 +281,16 @@ def test_another_metric_says_the_same_in_other_numbers(filled):
     indexes.set_metric(made.space, Metric.COSINE)
     catalogue.refresh_from_db()
     assert catalogue.rec_threshold == pytest.approx(0.8)
+
+
+def test_settings_of_a_search_do_not_outlive_it(indexed):
+    made = indexed()
+    search.nearest([made.space], made.questions, limit=5)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan')"
+        )
+        assert cursor.fetchone() == ("40", "off")
 
 
 def test_statistics_count_what_is_there(indexed):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import psycopg
 import pytest
-from django.db import connection
 
 from bench import spaces
 from bench.vectors import random_unit
@@ -214,12 +213,3 @@ def test_any_dimension_up_to_4000(filled, dimension):
     made = filled(30, dimension=dimension, views=2)
     [[first]] = search.nearest([made.space], made.vectors[4:5], limit=1).neighbours
     assert first.similarity == pytest.approx(1.0, abs=1e-3)
-
-
-@pytest.mark.parametrize("in_transaction", [True, False])
-def test_nothing_is_left_behind_in_the_session(filled, in_transaction, low_thresholds):
-    made = filled(20)
-    search.nearest([made.space], made.questions[:1], limit=1)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('hnsw.ef_search')")
-        assert cursor.fetchone()[0] == "40"

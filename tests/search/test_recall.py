@@ -10,13 +10,12 @@ from recognition.models import IndexType, RecallSample, VectorIndex
 from recognition.search import recall
 from recognition.services import indexes
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
-def test_a_fresh_index_is_measured(indexed):
-    made = indexed()
-    [sample] = RecallSample.objects.filter(space=made.space)
-    assert (sample.k, sample.questions, sample.vectors) == (10, 10, 2000)
+def test_a_fresh_index_is_measured(shelf):
+    [sample] = RecallSample.objects.filter(space=shelf.space)
+    assert (sample.k, sample.questions, sample.vectors) == (10, 10, 4000)
     assert 0.9 <= sample.recall <= 1
     assert sample.indexed_ms > 0
     assert sample.exact_ms > 0
@@ -25,11 +24,8 @@ def test_a_fresh_index_is_measured(indexed):
 @pytest.mark.parametrize(
     ("index_type", "field"), [(IndexType.HNSW32, "ef_search"), (IndexType.IVF, "probes")]
 )
-def test_too_little_recall_makes_it_look_harder(indexed, index_type, field, monkeypatch):
-    made = indexed(index_type=index_type)
-    if index_type is IndexType.IVF:
-        indexes.set_type(made.space, index_type, lists=50)
-        indexes.tend(made.space.pk)
+def test_too_little_recall_makes_it_look_harder(shelf, ivf_shelf, index_type, field, monkeypatch):
+    made = shelf if index_type is IndexType.HNSW32 else ivf_shelf
     VectorIndex.objects.filter(pk=made.space.pk).update(**{field: 1})
     monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 40)
     sample = indexes.measure_recall(made.space.pk)
@@ -43,18 +39,17 @@ def test_too_little_recall_makes_it_look_harder(indexed, index_type, field, monk
     assert again.recall > sample.recall
 
 
-def test_the_recall_it_states_is_the_recall_there_is(indexed):
-    made = indexed(4000, questions=200)
-    VectorIndex.objects.filter(pk=made.space.pk).update(ef_search=1)
-    made.space.refresh_from_db()
-    found = search.nearest([made.space], made.questions, limit=10, per_product=False)
+def test_the_recall_it_states_is_the_recall_there_is(shelf):
+    VectorIndex.objects.filter(pk=shelf.space.pk).update(ef_search=1)
+    shelf.space.refresh_from_db()
+    found = search.nearest([shelf.space], shelf.questions, limit=10, per_product=False)
     hits = sum(
-        len(set(made.nearest(question, 10)) & {n.image_id for n in neighbours})
-        for question, neighbours in zip(made.questions, found.neighbours, strict=True)
+        len(set(shelf.nearest(question, 10)) & {n.image_id for n in neighbours})
+        for question, neighbours in zip(shelf.questions, found.neighbours, strict=True)
     )
-    exact, _ = recall.truth(made.space, made.questions, k=10)
-    stated, _ = recall.sample(made.space, made.questions, exact, k=10)
-    assert stated == pytest.approx(hits / (10 * len(made.questions)), abs=0.01)
+    exact, _ = recall.truth(shelf.space, shelf.questions, k=10)
+    stated, _ = recall.sample(shelf.space, shelf.questions, exact, k=10)
+    assert stated == pytest.approx(hits / (10 * len(shelf.questions)), abs=0.01)
     assert stated < 1
 
 
@@ -70,4 +65,9 @@ def test_questions_lie_near_the_vectors_but_are_not_them(filled):
 def test_without_an_index_there_is_nothing_to_measure(filled):
     made = filled(40)
     assert indexes.measure_recall(made.space.pk) is None
-    assert indexes.measure_all() == 0
+    assert RecallSample.objects.filter(space=made.space).count() == 0
+
+
+def test_every_index_is_measured_in_turn(shelf):
+    assert indexes.measure_all() == 2
+    assert RecallSample.objects.filter(space=shelf.space).count() == 2

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -166,6 +167,31 @@ class TestResume:
 
 
 @pytest.mark.django_db
+def test_files_of_old_jobs_go_and_their_reports_stay(
+    catalogue, media, django_capture_on_commit_callbacks
+):
+    files = {"gallery.txt": "a.png tea\nmissing.png tea\n", "a.png": png(1)}
+    old, young = (imports.start(catalogue, packed(files), by=None) for _ in range(2))
+    for job in (old, young):
+        jobs.run(job.pk)
+    ended = timezone.now() - timedelta(days=jobs.KEEP_FILES_DAYS + 1)
+    Job.objects.filter(pk=old.pk).update(finished_at=ended)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert jobs.forget_files() == 1
+    assert [path for path in (media / "jobs").rglob("*") if path.is_file()] == [
+        media / young.file.name
+    ]
+    assert old.lines.count() == 2
+    jobs.retry(old, by=None)
+    jobs.run(old.pk)
+    old.refresh_from_db()
+    assert (old.state, old.error) == (
+        State.FAILED,
+        "what was uploaded is no longer there; send it again",
+    )
+
+
+@pytest.mark.django_db
 def test_an_unforeseen_error_fails_the_job_in_words_that_do_not_leak(catalogue, monkeypatch):
     from recognition.services.imports import runner
 
@@ -221,3 +247,43 @@ def test_a_worker_goes_on_answering_while_a_job_runs(media):
     assert set(Job.objects.values_list("state", flat=True)) == {State.DONE}
     with jobs._background:  # the thread has closed its connection
         pass
+
+
+@pytest.mark.django_db(transaction=True)
+def test_imports_beside_each_other_neither_wait_in_a_circle_nor_add_twice(media, monkeypatch):
+    from recognition.services.imports import runner
+
+    monkeypatch.setattr(runner, "CHUNK_PICTURES", 4)
+    catalogue = factories.catalogue()
+    header = "external_id,label,sku,attributes.n,image,image_id\n"
+    plain = [f",plain {n % 5},,{n},{n % 20}.png," for n in range(40)]
+    named = [f"P{n % 6},named {n % 6},s{n},{n},{n % 20}.png,I{n % 30}" for n in range(40)]
+    both = [row for pair in zip(plain, named, strict=True) for row in pair]
+    pictures = {f"{n}.png": png(n) for n in range(20)}
+    ids = [
+        imports.start(
+            catalogue, packed({"list.csv": header + "\n".join(rows)} | pictures), by=None
+        ).pk
+        for rows in (both, both[::-1], plain, named[::-1])
+    ]
+
+    def work(job_id: int) -> None:
+        try:
+            jobs.run(job_id)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(job_id,)) for job_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert list(Job.objects.values_list("state", "error", "failed")) == [("done", "", 0)] * 4
+    images = GalleryImage.objects.filter(catalogue=catalogue)
+    assert images.values("product", "checksum").distinct().count() == images.count()
+    assert sorted(set(catalogue.products.values_list("label", flat=True))) == sorted(
+        {f"plain {n}" for n in range(5)} | {f"named {n}" for n in range(6)}
+    )
+    assert {path.name for path in (media / "gallery").rglob("*.png")} == {
+        image.file.name.rpartition("/")[2] for image in images
+    }

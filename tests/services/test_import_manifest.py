@@ -223,6 +223,14 @@ class TestExternalIds:
         product = catalogue.products.get()
         assert (product.external_id, product.sku) == ("P1", "S")
 
+    def test_only_the_first_id_is_given_to_it(self, catalogue):
+        self.run(catalogue, "label,image\ntea,a.png\n")
+        job = self.run(catalogue, "external_id,label,sku\nP1,tea,S\nP2,tea,T\nP1,,U\n")
+        assert [result for _, result in outcome(job)] == ["ok", "error", "ok"]
+        assert "already has a product “tea”" in reasons(job)[3]
+        product = catalogue.products.get()
+        assert (product.external_id, product.sku) == ("P1", "U")
+
     def test_what_contradicts_is_refused_alone(self, catalogue):
         self.run(catalogue, "external_id,label\nP1,tea\nP2,coffee\n")
         job = self.run(catalogue, "external_id,label,sku\nP2,tea,x\nP3,,x\nP1,,x\n,tea,y\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,7 @@ def embed(act: Act) -> None:
 
 
 def ask(act: Act) -> None:
+    embed(act)
     queries.submit(act.catalogue, factories.picture(act.n % 4), by=act.team.manager)
     answering.answer_waiting()
 
@@ -161,20 +163,22 @@ def ask(act: Act) -> None:
 def report(act: Act) -> None:
     job = Job.objects.create(catalogue=act.catalogue, kind="import", started_by=act.team.manager)
     image = act.one(act.catalogue.images)
-    JobLine.objects.create(
-        job=job, number=1, text=act.team.name, result=LineResult.OK, image=image
-    )
+    JobLine.objects.create(job=job, number=1, text=act.team.name, result=LineResult.OK, image=image)
 
 
 def invite(act: Act) -> None:
     members.invite(
-        act.catalogue, f"u{act.n}@example.com", "viewer", by=act.team.manager, link=lambda text: text
+        act.catalogue,
+        f"u{act.n}@example.com",
+        "viewer",
+        by=act.team.manager,
+        link=lambda text: text,
     )
 
 
 ACTS = [
-    add, add, add, upsert, rename, merge, split, move, put, restore, purge, remove_image, embed, ask,
-    report, invite,
+    add, add, add, upsert, rename, merge, split, move, move, put, restore, purge, remove_image,
+    embed, ask, ask, report, invite,
 ]  # fmt: skip
 
 
@@ -183,7 +187,7 @@ ACTS = [
 
 def see_only_their_own(mine: Team, other: Team) -> None:
     own = {catalogue.pk for catalogue in mine.catalogues}
-    for user in mine.users:
+    for user in (mine.manager, mine.users[-1]):
         assert set(Catalogue.objects.visible_to(user).values_list("pk", flat=True)) == own
         for rows in (
             Product.objects,
@@ -220,13 +224,9 @@ def see_only_their_own(mine: Team, other: Team) -> None:
         for entry in AuditEntry.objects.visible_to(user).values():
             assert other.name not in str(entry)
         for catalogue in other.catalogues:
-            for role in Role:
-                try:
-                    catalogues.require_role(user, catalogue, role)
-                except NotFound as error:
-                    assert other.name not in error.message
-                else:
-                    raise AssertionError("an outsider was let in")
+            with pytest.raises(NotFound) as caught:
+                catalogues.require_role(user, catalogue, Role.VIEWER)
+            assert other.name not in caught.value.message
 
 
 def counts_are_true(team: Team) -> None:
@@ -256,7 +256,7 @@ class TwoTeams(TestCase):
             patcher.start()
             self.addCleanup(patcher.stop)
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         acts=st.lists(
             st.tuples(st.booleans(), st.sampled_from(ACTS), st.integers(0, 50)),
@@ -265,7 +265,7 @@ class TwoTeams(TestCase):
         )
     )
     def test_whatever_two_teams_do_neither_sees_anything_of_the_other(self, acts) -> None:
-        red, blue = a_team("red"), a_team("blue")
+        red, blue = a_team("crimson"), a_team("azure")
         for of_red, act, n in acts:
             try:
                 act(Act(red if of_red else blue, n))
@@ -276,7 +276,7 @@ class TwoTeams(TestCase):
             counts_are_true(mine)
 
     def test_the_same_label_picture_and_ids_in_both_are_two_things(self) -> None:
-        red, blue = a_team("red"), a_team("blue")
+        red, blue = a_team("crimson"), a_team("azure")
         for team in (red, blue):
             gallery.add_image(
                 team.catalogues[0], "tea", factories.picture(1), by=None, external_id="1"
@@ -287,8 +287,8 @@ class TwoTeams(TestCase):
         assert added.duplicate_of == mine
 
     def test_a_verb_never_takes_a_row_of_the_other_team(self) -> None:
-        red, blue = a_team("red"), a_team("blue")
-        theirs = gallery.add_image(blue.catalogues[0], "blue", factories.picture(1), by=None).image
+        red, blue = a_team("crimson"), a_team("azure")
+        theirs = gallery.add_image(blue.catalogues[0], "azure", factories.picture(1), by=None).image
         mine = products.create(red.catalogues[0], "red")
         for refused in (
             lambda: products.merge([theirs.product], mine),
@@ -298,22 +298,15 @@ class TwoTeams(TestCase):
             lambda: gallery.move_images([theirs], mine),
             lambda: trash.put(red.catalogues[0], [theirs.product]),
         ):
-            try:
+            with pytest.raises(NotFound):
                 refused()
-            except NotFound:
-                continue
-            raise AssertionError("a row of another team was taken")
         assert gallery.remove_images(red.catalogues[0], [theirs]) == 0
         assert trash.purge(red.catalogues[0], [theirs.product]) == 0
         theirs.refresh_from_db()
-        assert theirs.product.label == "blue"
+        assert theirs.product.label == "azure"
 
     def test_a_role_that_is_too_low_is_not_an_outsider(self) -> None:
-        red = a_team("red")
+        red = a_team("crimson")
         viewer = red.users[-1]
-        try:
+        with pytest.raises(RoleTooLow, match="manager"):
             catalogues.require_role(viewer, red.catalogues[0], Role.MANAGER)
-        except RoleTooLow as error:
-            assert "manager" in error.message
-        else:
-            raise AssertionError("a viewer managed the catalogue")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
+from random import Random
+from threading import Barrier, Thread
 
 import pytest
 from django.db import connection
@@ -10,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recognition import languages
-from recognition.errors import BadInput, Conflict, NotFound
+from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
 from recognition.models import (
+    Catalogue,
     Embedding,
     GalleryImage,
     JobLine,
@@ -20,7 +24,7 @@ from recognition.models import (
     RecognitionQuery,
     State,
 )
-from recognition.services import gallery, products, queries, trash
+from recognition.services import gallery, indexing, products, queries, trash
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -451,3 +455,62 @@ def test_a_box_drawn_later_is_embedded(stocked, run_tasks):
     assert vectors(image) != before
     with pytest.raises(BadInput):
         gallery.set_box(image, [20, 20, 2, 2])
+
+
+# --- Side by side ---------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_engine):
+    both = [catalogue, factories.catalogue(owner=catalogue.owner)]
+    pictures = [factories.picture(n) for n in range(12)]
+    start, broken = Barrier(6), []
+
+    def act(worker: int) -> None:
+        random = Random(worker)  # noqa: S311
+        start.wait()
+        try:
+            for _ in range(25):
+                here, there = random.sample([Catalogue.objects.get(pk=c.pk) for c in both], 2)
+                rows = list(here.products.order_by("?")[:2])
+                with suppress(RecognitionError):
+                    match random.randrange(8):
+                        case 0 | 1 | 2:
+                            new = [
+                                gallery.NewImage(
+                                    f"p{random.randrange(4)}",
+                                    random.choice(pictures),
+                                    external_id=f"{worker}-{n}" if random.random() < 0.5 else "",
+                                )
+                                for n in range(4)
+                            ]
+                            gallery.add_images(here, new, by=None)
+                        case 3 if rows:
+                            products.merge(rows[:1], rows[-1])
+                        case 4:
+                            products.move(rows, there)
+                        case 5:
+                            trash.put(here, rows)
+                            trash.purge(here, rows)
+                        case 6:
+                            indexing.embed_waiting(here.pk)
+                        case 7:
+                            items = [
+                                {"external_id": str(n), "label": f"p{random.randrange(6)}"}
+                                for n in range(3)
+                            ]
+                            products.bulk_upsert(here, items)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the test shows it)
+            broken.append(error)
+        finally:
+            connection.close()
+
+    threads = [Thread(target=act, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert broken == []
+    for one in both:
+        one.refresh_from_db()
+        assert one.stored_images == GalleryImage.everything.filter(catalogue=one).count()

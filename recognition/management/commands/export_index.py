@@ -54,9 +54,7 @@ def _write(
     catalogue: Catalogue, output: Path, index_type: str | None, metric: str | None
 ) -> Exported:
     if output.suffix.lower() != ".zip":
-        return index_files.export_directory(
-            catalogue, output, index_type=index_type, metric=metric
-        )
+        return index_files.export_directory(catalogue, output, index_type=index_type, metric=metric)
     part = output.with_name(f"{output.name}.part")
     try:
         with part.open("w+b") as file:

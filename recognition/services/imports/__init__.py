@@ -73,8 +73,11 @@ def start_here(
     job comes back, its failed lines ready to be tried again. `labels` is the list of a folder.
     """
     path, labels = path.resolve(), labels.resolve() if labels else None
-    options = {LOCAL_PATH: str(path), LABELS: str(labels) if labels else None}
-    options["unchanged"] = _fingerprint(labels or path)
+    options = {
+        LOCAL_PATH: str(path),
+        LABELS: str(labels) if labels else None,
+        "unchanged": _fingerprint(labels or path),
+    }
     mine = Job.objects.filter(
         catalogue=catalogue, kind=Job.Kind.IMPORT, dry_run=dry_run, options__path=str(path)
     ).unfinished()

@@ -51,13 +51,18 @@ def _by_external_id(catalogue: Catalogue, lines: Sequence[Checked], within: With
         )
     )
     items: dict[str, dict[str, Any]] = {}
+    given: dict[str, str] = {}  # ids that a product without one gets, and its label
     asked: list[Checked] = []
     for one in lines:
         external_id = one.product["external_id"]
+        if external_id in given and one.label in ("", given[external_id]):
+            one.label = given[external_id]
+            continue
         named = external_id in known or "label" in items.get(external_id, {})
         one.label = _label(one, external_id, named, owners)
-        if external_id not in known and owners.get(one.label) == "":
-            continue  # `_by_label` gives that product the id
+        if not named and owners.get(one.label) == "":
+            given[external_id], owners[one.label] = one.label, external_id
+            continue  # `_by_label` writes it
         if one.label:
             owners.setdefault(one.label, external_id)
         _merge(items, one, known.get(external_id))

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from django.core.files.storage import default_storage
 
@@ -36,7 +36,7 @@ def opened(job: Job) -> Iterator[Source]:
 
 
 @contextmanager
-def archive_head(path: Path) -> Iterator[dict[str, object] | None]:
+def archive_head(path: Path) -> Iterator[dict[str, Any] | None]:
     """What an export of this platform says about its catalogue; None for any other source."""
     with ExitStack() as stack:
         place: Place
@@ -159,12 +159,12 @@ def _copied(stack: ExitStack, place: Place, name: str) -> BinaryIO:
             if copy.tell() > MOST_LIST:
                 raise TooLarge(f"{name} has more than {MOST_LIST:,} bytes", field="file")
     copy.seek(0)
-    return copy  # type: ignore[return-value]
+    return copy
 
 
 def _stored(job: Job) -> BinaryIO:
     try:
-        return default_storage.open(job.file.name)  # type: ignore[return-value]
+        return default_storage.open(str(job.file))  # type: ignore[return-value]
     except (OSError, ValueError) as error:
         raise BadInput("what was uploaded is no longer there; send it again") from error
 

@@ -6,6 +6,7 @@ import csv
 import io
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -194,7 +195,7 @@ def _cell(value: Any) -> str:
 # What openpyxl raises on a file that is not what it claims to be.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
-    zipfile.zlib.error,
+    zlib.error,
     SyntaxError,  # ParseError of XML
     LookupError,
     ValueError,

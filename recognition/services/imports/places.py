@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
@@ -141,13 +142,9 @@ class _Member:
 
     def read(self, size: int = -1) -> bytes:
         try:
-            return self._file.read(size)  # type: ignore[attr-defined, no-any-return]
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, OSError) as error:
+            return self._file.read(size)  # type: ignore[attr-defined]
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise BadInput("the file is damaged inside the archive", field="image") from error
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(65536):
-            yield chunk
 
     def close(self) -> None:
         self._file.close()  # type: ignore[attr-defined]

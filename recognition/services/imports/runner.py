@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -65,9 +65,10 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
     if behind != job.total:  # a workbook does not know its length, JSON and CSV may be wrong
         lease.renew(total=behind)
         job.total = behind
-    if not job.failed and job.file:
-        files.remove_on_commit([job.file.name])  # nothing is left to retry
-        lease.renew(file="")
+    if not job.failed and job.file:  # nothing is left to retry
+        with lease.transaction():
+            Job.objects.filter(pk=job.pk).update(file="")
+            files.remove_on_commit([str(job.file)])
 
 
 def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
@@ -84,7 +85,7 @@ def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
             yield from batch
 
 
-def _checked(lines: Iterator[Line]) -> Iterator[Checked]:
+def _checked(lines: Iterator[Line]) -> Generator[Checked, None, None]:
     """Each line with its picture read, decoded once and checked; in order, a few at a time."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="check") as pool:
         ahead: deque[Future[Checked]] = deque()
@@ -260,7 +261,7 @@ class _Write:
         ):
             one.image = added.image
             if added.created:
-                stored.append(added.image.file.name)
+                stored.append(str(added.image.file))
                 created.append((one.line, added.image))
                 if added.replaced:
                     one.reason = "it replaces the picture that had its id"

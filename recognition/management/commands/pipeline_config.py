@@ -1,0 +1,66 @@
+"""PaddleX's pipeline configuration: checked, given to a catalogue, written out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from recognition import pipeline_file
+from recognition.errors import RecognitionError
+from recognition.models import Catalogue
+from recognition.services import catalogues, index_files, pipeline_config
+
+
+class Command(BaseCommand):
+    help = (
+        "Write the pipeline configuration that is in effect, for the site or for a catalogue, as "
+        "PaddleX reads it. With FILE: say what in it has no effect; with --catalogue also give it "
+        "to that catalogue, its saved index included."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", nargs="?", type=Path, help="a PP-ShiTuV2.yaml")
+        parser.add_argument("--catalogue", help="name or key")
+        parser.add_argument("--output", type=Path, help="write there instead of to the terminal")
+
+    def handle(
+        self, *, file: Path | None, catalogue: str | None, output: Path | None, **options: Any
+    ) -> None:
+        try:
+            found = catalogues.find(catalogue) if catalogue else None
+            if file is None:
+                config = pipeline_config.effective(found)
+            else:
+                config = self._given(file, found)
+        except RecognitionError as error:
+            raise CommandError(error.message) from error
+        text = pipeline_file.write(config)
+        if output is None:
+            self.stdout.write(text, ending="")
+        else:
+            output.write_text(text, encoding="utf-8")
+            self.stderr.write(f"written to {output}")
+
+    def _given(self, file: Path, catalogue: Catalogue | None) -> pipeline_file.PipelineConfig:
+        config = pipeline_file.read(file)
+        for remark in config.remarks:
+            self.stderr.write(f"{file.name}: {remark}")
+        for name, value in config.settings().items():
+            self.stderr.write(f"{file.name}: for the workers, set {name}={value}")
+        if catalogue is None:
+            return config
+        pipeline_config.apply(config, catalogue)
+        if config.index is not None:
+            imported = index_files.import_directory(
+                catalogue,
+                config.index,
+                feature_model=catalogue.require_index().feature_model.name,
+                by=catalogue.owner,
+            )
+            self.stderr.write(
+                f"index: {imported.bare} vectors imported, {imported.duplicates} already there"
+            )
+        return pipeline_config.effective(catalogue)

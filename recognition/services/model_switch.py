@@ -1,0 +1,352 @@
+"""Another network for a catalogue: embed beside the old one, compare, switch or drop.
+
+A catalogue has one search space for each network its images were embedded with, and one of them,
+`Catalogue.index`, answers. So the new network is tried without anybody noticing, and both the
+switch and the way back are one row changed. New images are embedded into the answering space only;
+the switch refuses until they are in the other one as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q
+
+from recognition import search, tasks
+from recognition.engine.types import Pixels, Vectors
+from recognition.errors import BadInput, Conflict, NotFound
+from recognition.evaluation import Report, SingleAnswer, evaluate
+from recognition.models import (
+    Action,
+    Catalogue,
+    Embedding,
+    GalleryImage,
+    Job,
+    JobLine,
+    LineResult,
+    State,
+    User,
+    VectorIndex,
+    View,
+)
+from recognition.search import export
+from recognition.services import audit, feature_models, indexes, indexing, quotas
+from recognition.services.jobs import Lease, Progress
+from recognition.services.runtime import get_runtime
+
+_BESIDE = ("metric", "index_type", "m", "ef_construction", "lists", "recall_target")
+_SPACE = "space"
+_TOP = 5
+_QUESTIONS = 200  # compared at a time: a score for each of them and each product is in memory
+
+
+def start(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Job:
+    """Queue the embedding of every image by another network, into a search space beside the old.
+
+    The space is made at the first call, with the settings of the one that answers. Called again it
+    embeds what was added since; while such a job is unfinished, that job comes back.
+
+    Raises ModelUnavailable, Conflict for the network that answers already, LimitReached when too
+    many jobs run.
+    """
+    model = feature_models.installed(feature_model)
+    with transaction.atomic():
+        Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+        current = catalogue.require_index()
+        if current.feature_model_id == model.pk:
+            raise Conflict(
+                f"the catalogue “{catalogue}” uses {model.name} already", field="feature_model"
+            )
+        space, _ = VectorIndex.objects.get_or_create(
+            catalogue=catalogue,
+            feature_model=model,
+            defaults={name: getattr(current, name) for name in _BESIDE},
+        )
+        if (unfinished := _jobs(space).unfinished().first()) is not None:
+            return unfinished
+        quotas.check_job(catalogue, by=by)
+        job = Job.objects.create(
+            catalogue=catalogue,
+            kind=Job.Kind.REEMBED,
+            started_by=by,
+            source_name=model.name,
+            options={_SPACE: space.pk},
+        )
+        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
+        tasks.wake(tasks.run_job, job.pk)
+    return job
+
+
+def run(job: Job, lease: Lease, progress: Progress) -> None:
+    """Embed what the job's space lacks, batch by batch, each of them committed.
+
+    Killed at any instruction, it goes on where it was: what has a vector is not done again. An
+    image that cannot be embedded gets a line of the job with the reason.
+    """
+    space = (
+        VectorIndex.objects.select_related("feature_model", "catalogue")
+        .filter(pk=job.options[_SPACE])
+        .first()
+    )
+    if space is None:
+        raise Conflict("the search space was dropped meanwhile")
+    with transaction.atomic():
+        lease.renew(failed=0)
+        job.lines.all().delete()
+    job.failed, last = 0, 0
+    _count(space, lease)
+    while batch := list(missing(space).filter(pk__gt=last).order_by("pk")[: _batch()]):
+        last = batch[-1].pk
+        failed = indexing.embed_into(space, batch, lease.renew)
+        if failed:
+            _report(job, lease, batch, failed)
+        Job.objects.filter(pk=job.pk).update(done=F("done") + len(batch) - len(failed))
+        job.refresh_from_db(fields=["total", "done", "failed"])
+        progress(job)
+    _count(space, lease)  # images came and went meanwhile
+    indexes.tend(space.pk)
+
+
+def _count(space: VectorIndex, lease: Lease) -> None:
+    total = _embeddable(space).count()
+    lease.renew(total=total, done=total - missing(space).count())
+
+
+def _batch() -> int:
+    return 2 * settings.SHITU_BATCH_SIZE
+
+
+def _report(job: Job, lease: Lease, batch: Sequence[GalleryImage], failed: dict[int, str]) -> None:
+    with transaction.atomic():
+        lease.renew(failed=job.failed + len(failed))
+        rows = [image for image in batch if image.pk in failed]
+        JobLine.objects.bulk_create(
+            JobLine(
+                job=job,
+                number=number,
+                text=f"image {image.number}",
+                result=LineResult.ERROR,
+                reason=failed[image.pk],
+                image=image,
+            )
+            for number, image in enumerate(rows, start=job.failed + 1)
+        )
+
+
+def _jobs(space: VectorIndex) -> Any:
+    return Job.objects.filter(kind=Job.Kind.REEMBED, options__space=space.pk)
+
+
+def missing(space: VectorIndex) -> Any:
+    """Images that are embedded and have a picture, and lack a vector in `space` (a queryset)."""
+    lacking = Q()
+    for view in indexing.views(space.catalogue):
+        lacking |= ~Exists(Embedding.objects.filter(space=space, image=OuterRef("pk"), view=view))
+    return _embeddable(space).filter(lacking)
+
+
+def _embeddable(space: VectorIndex) -> Any:
+    return GalleryImage.objects.filter(catalogue=space.catalogue_id, state=State.DONE).exclude(
+        file=""
+    )
+
+
+def space_of(catalogue: Catalogue, feature_model: str) -> VectorIndex:
+    """The catalogue's search space of the network of that name, the newest weights first.
+
+    Raises NotFound.
+    """
+    space = (
+        catalogue.spaces.select_related("feature_model", "catalogue")
+        .filter(feature_model__name=feature_model)
+        .order_by("-feature_model__installed", "-pk")
+        .first()
+    )
+    if space is None:
+        raise NotFound(
+            f"the catalogue “{catalogue}” was never embedded with {feature_model}; "
+            "`manage.py reembed` does that",
+            field="feature_model",
+        )
+    return space
+
+
+@transaction.atomic
+def switch(catalogue: Catalogue, feature_model: str, *, by: User | None) -> VectorIndex:
+    """Answer with another network from the next question on; returns the space that did before.
+
+    Nothing is removed, so switching back is the same call. An image that is being embedded at this
+    moment is embedded again, by the network that then answers.
+
+    Raises NotFound when it was never embedded with that network, Conflict while images lack a
+    vector of it.
+    """
+    locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+    before, space = locked.require_index(), space_of(catalogue, feature_model)
+    if before.pk == space.pk:
+        raise Conflict(
+            f"the catalogue “{catalogue}” uses {feature_model} already", field="feature_model"
+        )
+    _require_whole(space)
+    Catalogue.objects.filter(pk=catalogue.pk).update(index=space)
+    audit.record(
+        Action.CATALOGUE_CHANGE,
+        catalogue,
+        catalogue=catalogue,
+        by=by,
+        changes={"feature_model": [str(before.feature_model), str(space.feature_model)]},
+    )
+    catalogue.index = space
+    catalogue.touch()
+    return before
+
+
+def _require_whole(space: VectorIndex) -> None:
+    """Raises Conflict unless every image that can be found now can be found in `space` too."""
+    name = space.feature_model.name
+    if left := missing(space).count():
+        raise Conflict(
+            f"{left} images have no vector of {name}; run `manage.py reembed --feature-model "
+            f"{name}` (again), and see why images failed",
+            field="feature_model",
+        )
+    bare = GalleryImage.objects.filter(catalogue=space.catalogue_id, file="").exclude(
+        Exists(Embedding.objects.filter(space=space, image=OuterRef("pk")))
+    )
+    if without := bare.count():
+        numbers = ", ".join(map(str, bare.order_by("number").values_list("number", flat=True)[:5]))
+        raise Conflict(
+            f"{without} images came as vectors without pictures ({numbers} ...), so that {name} "
+            "cannot embed them; add their pictures and remove these images first",
+            field="feature_model",
+        )
+
+
+@transaction.atomic
+def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
+    """Remove the vectors of a network that does not answer; returns how many.
+
+    Raises NotFound, and Conflict for the network that answers.
+    """
+    locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+    space = space_of(catalogue, feature_model)
+    if space.pk == locked.index_id:
+        raise Conflict(
+            f"the catalogue “{catalogue}” answers with {feature_model}; switch to another network "
+            "first",
+            field="feature_model",
+        )
+    _jobs(space).unfinished().update(
+        state=State.FAILED, error="the search space was dropped", lease_until=None
+    )
+    removed = search.remove_space(space)
+    audit.record(
+        Action.CATALOGUE_CHANGE,
+        catalogue,
+        catalogue=catalogue,
+        by=by,
+        changes={"feature_models": [str(space.feature_model), None]},
+    )
+    space.delete()
+    return removed
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A picture of one product, as RGB pixels, and its true label."""
+
+    truth: str
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How well one network recognises the questions. `images` is the size of the gallery."""
+
+    space: VectorIndex
+    current: bool
+    images: int
+    report: Report
+
+
+def compare(
+    catalogue: Catalogue,
+    questions: Iterable[Question],
+    *,
+    without: Collection[int] = (),
+) -> list[Compared]:
+    """Recall@1 and @5 of every network the catalogue is embedded with, the answering one first.
+
+    Whole pictures, exact search, no threshold, the best image of each product counts: it compares
+    features, not indexes or detectors. `without` are vector ids of images that are left out of the
+    gallery, because they are asked about. For commands and workers: it loads the networks.
+
+    Raises BadInput without questions, Conflict when a network lacks vectors the other has.
+    """
+    spaces = sorted(
+        catalogue.spaces.select_related("feature_model", "catalogue"),
+        key=lambda space: (space.pk != catalogue.index_id, space.pk),
+    )
+    for space in spaces:
+        if space.pk != catalogue.index_id:
+            _require_whole(space)
+    galleries = [_Gallery(space, frozenset(without)) for space in spaces]
+    answers: list[list[SingleAnswer]] = [[] for _ in spaces]
+    for batch in _batches(questions, _QUESTIONS):
+        for space, gallery, answered in zip(spaces, galleries, answers, strict=True):
+            vectors = get_runtime().embed(
+                space.feature_model.name,
+                [question.pixels for question in batch],
+                batch_size=settings.SHITU_BATCH_SIZE,
+                expected_digest=space.feature_model.digest,
+            )
+            answered += [
+                SingleAnswer(question.truth, ranked)
+                for question, ranked in zip(batch, gallery.ranked(vectors), strict=True)
+            ]
+    if not answers[0]:
+        raise BadInput("there is not one picture to ask about", field="queries")
+    return [
+        Compared(space, space.pk == catalogue.index_id, gallery.images, evaluate(answered))
+        for space, gallery, answered in zip(spaces, galleries, answers, strict=True)
+    ]
+
+
+class _Gallery:
+    """The vectors of one space, read anew for each batch of questions."""
+
+    def __init__(self, space: VectorIndex, without: frozenset[int]) -> None:
+        self._space, self._without = space, without
+        self.images = 0
+
+    def ranked(self, vectors: Vectors) -> list[list[str]]:
+        """Labels of the five nearest products of each row of `vectors`, best first."""
+        codes: dict[str, int] = {}
+        best = np.full((len(vectors), 0), -np.inf, np.float32)
+        images: set[int] = set()
+        for view in indexing.views(self._space.catalogue):
+            for part in export.fetch(self._space, View(view)):
+                kept = [at for at, n in enumerate(part.numbers) if n not in self._without]
+                if not kept:
+                    continue
+                images.update(part.numbers[at] for at in kept)
+                of = np.array([codes.setdefault(part.labels[at], len(codes)) for at in kept])
+                if grown := len(codes) - best.shape[1]:
+                    best = np.pad(best, ((0, 0), (0, grown)), constant_values=-np.inf)
+                np.maximum.at(best.T, of, part.vectors[kept] @ vectors.T)
+        self.images = len(images)
+        labels = list(codes)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :_TOP]
+        return [[labels[code] for code in row] for row in order]
+
+
+def _batches(items: Iterable[Question], size: int) -> Iterator[list[Question]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

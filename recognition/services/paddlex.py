@@ -1,0 +1,349 @@
+"""The four operations of PaddleX's server as verbs: done when they return.
+
+The workers do the work and this waits for the rows; a caller who goes away loses nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+
+from recognition import fetch, images
+from recognition.errors import AnswerTimeout, BadInput, EngineFailed, NotFound, RecognitionError
+from recognition.images import Picture
+from recognition.models import (
+    Catalogue,
+    GalleryImage,
+    Metric,
+    RecognitionQuery,
+    Role,
+    State,
+    User,
+    Worker,
+)
+from recognition.services import bell, catalogues, gallery, pipeline_config, queries
+from recognition.services.gallery import Added, NewImage
+
+DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
+"""What PaddleX's server builds (its library defaults to HNSW32)."""
+
+_LOADERS = 8
+_MOST_DETECTIONS = 300  # PaddleX has no limit; this is the highest a catalogue can have
+_LARGEST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture as it was sent (URL or base64) and its label."""
+
+    image: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in an index: how many images, and `{vector id: label}` of those asked for."""
+
+    count: int
+    labels: dict[int, str] | None
+
+
+class Unfinished(AnswerTimeout):
+    """The caller's time is over and the work goes on; `catalogue` and `ids` say where and what."""
+
+    def __init__(self, message: str, catalogue: Catalogue, ids: list[int]) -> None:
+        super().__init__(message)
+        self.catalogue, self.ids = catalogue, ids
+
+
+def load(image: str) -> Picture:
+    """The checked picture behind a URL or in base64 text.
+
+    As in PaddleX, what begins with http:// or https:// and names a host is a URL. Raises BadImage,
+    TooLarge, FetchRefused.
+    """
+    if image.startswith(("http://", "https://")) and urlsplit(image).netloc:
+        return images.check(fetch.fetch_picture(image), name=image[:200])
+    return images.check(images.from_base64(image))
+
+
+def find(user: User, key: str | None, role: Role) -> Catalogue:
+    """The catalogue that `key` (PaddleX's indexKey) or, for None, the site's default means.
+
+    Raises NotFound, RoleTooLow, or BadInput when there is neither a key nor a default.
+    """
+    if key is not None:
+        try:
+            return catalogues.require(user, UUID(key), role)
+        except ValueError as error:
+            raise NotFound(
+                f"there is no index “{key[:100]}” among those you may see; indexKey is what "
+                "shitu-index-build answered",
+                field="indexKey",
+            ) from error
+    catalogue = default(user)
+    if catalogue is None:
+        raise BadInput(
+            "no indexKey was given, and this site has no default index; send the indexKey that "
+            "shitu-index-build answered, or set SHITU_PADDLEX_DEFAULT_CATALOGUE",
+            field="indexKey",
+        )
+    catalogues.require_role(user, catalogue, role)
+    return catalogue
+
+
+def has_default() -> bool:
+    """Whether a request may leave its indexKey out."""
+    return bool(settings.SHITU_PADDLEX_DEFAULT_CATALOGUE or pipeline_config.site_index())
+
+
+def default(user: User) -> Catalogue | None:
+    """The catalogue that requests without an indexKey mean: SHITU_PADDLEX_DEFAULT_CATALOGUE, or
+    the `index` of SHITU_PIPELINE_CONFIG. Raises NotFound when `user` may not see it."""
+    if name := settings.SHITU_PADDLEX_DEFAULT_CATALOGUE:
+        return catalogues.find(name, user=user)
+    if index := pipeline_config.site_index():
+        return imported(user, index)
+    return None
+
+
+def build(
+    user: User,
+    pairs: Sequence[Pair],
+    *,
+    name: str | None = None,
+    metric: str | None = None,
+    index_type: str | None = None,
+    wait: bool = True,
+) -> tuple[Catalogue, list[int]]:
+    """Make a catalogue of `user` from pictures; returns it and their vector ids, in order.
+
+    All or nothing: a picture that cannot be used is named, and no catalogue is made. Raises
+    BadInput, Conflict for a `name` that is taken, Unfinished, EngineFailed.
+    """
+    metric, index_type = metric or DEFAULT_METRIC, index_type or DEFAULT_INDEX_TYPE
+    if metric == "hamming":
+        raise BadInput(
+            "metricType “hamming” is for binary features, and neither PaddleX 3.7 nor this site "
+            f"can build it; use one of {', '.join(Metric.values)}",
+            field="metricType",
+        )
+    new = _loaded(pairs)
+    with transaction.atomic():
+        catalogue = catalogues.create(
+            name or f"PaddleX index {uuid4()}",
+            owner=user,
+            metric=metric,
+            index_type=index_type,
+            **{"max_detections": _MOST_DETECTIONS, **pipeline_config.site_options()},
+        )
+        added = gallery.add_images(catalogue, new, by=user)
+    if wait:
+        _wait(catalogue, added, undo=lambda: catalogues.remove(catalogue))
+    return catalogue, [one.image.number for one in added]
+
+
+def add(
+    catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = True
+) -> list[int]:
+    """Add pictures; returns their vector ids, in order.
+
+    All or nothing, as `build`. A picture that its product has already is not stored again: its old
+    id comes back. Raises BadInput, Unfinished, EngineFailed.
+    """
+    added = gallery.add_images(catalogue, _loaded(pairs), by=by)
+    new = [one.image for one in added if one.created]
+    if wait:
+        _wait(catalogue, added, undo=lambda: gallery.remove_images(catalogue, new))
+    return [one.image.number for one in added]
+
+
+def remove(catalogue: Catalogue, ids: Sequence[int]) -> list[int]:
+    """Remove images by vector id; returns the ids that were unknown, which is no error."""
+    known = [number for number in ids if 0 <= number <= _LARGEST_ID]
+    _, unknown = gallery.remove_numbers(catalogue, known)
+    missing = {*unknown, *(number for number in ids if number not in known)}
+    return [number for number in dict.fromkeys(ids) if number in missing]
+
+
+def contents(catalogue: Catalogue, among: Sequence[int] | None = None) -> Contents:
+    """How many images are in the index, and their labels.
+
+    Beyond SHITU_PADDLEX_ID_MAP_LIMIT images only the labels of `among`; None of them without it.
+    Images that could not be embedded have no vector and do not count.
+    """
+    rows: QuerySet[GalleryImage] = GalleryImage.objects.filter(catalogue=catalogue).exclude(
+        state=State.FAILED
+    )
+    count = rows.count()
+    if count > settings.SHITU_PADDLEX_ID_MAP_LIMIT:
+        if among is None:
+            return Contents(count, None)
+        rows = rows.filter(number__in=among)
+    return Contents(count, dict(rows.order_by("number").values_list("number", "product__label")))
+
+
+def ask(
+    catalogue: Catalogue,
+    image: str,
+    *,
+    by: User,
+    det_threshold: float | None = None,
+    rec_threshold: float | None = None,
+    top_k: int | None = None,
+) -> RecognitionQuery:
+    """The answered question about one picture, image by image as PaddleX lists them.
+
+    Thresholds beyond the range of any score mean what they mean in PaddleX: everything or nothing.
+    Raises BadImage, BadInput, FetchRefused, AnswerTimeout.
+    """
+    options = queries.Options(
+        det_threshold=_within(det_threshold, 0.0, 1.0),
+        rec_threshold=_within(rec_threshold, -1.0, 4.0),
+        top_k=top_k,
+        per_product=False,
+    )
+    query = queries.submit(catalogue, load(image), by=by, options=options)
+    queries.require_answer(query, settings.SHITU_PADDLEX_TIMEOUT)
+    return query
+
+
+def _within(value: float | None, low: float, high: float) -> float | None:
+    return None if value is None else max(low, min(high, value))
+
+
+def _loaded(pairs: Sequence[Pair]) -> list[NewImage]:
+    """Every pair, checked; raises the error of the first one that cannot be used, naming it."""
+    if not pairs:
+        raise BadInput(
+            "imageLabelPairs is empty; give at least one picture with its label",
+            field="imageLabelPairs",
+        )
+
+    def one(position: int) -> NewImage:
+        pair, part = pairs[position], "label"
+        try:
+            label, part = gallery.clean_label(pair.label), "image"
+            return NewImage(label, load(pair.image))
+        except RecognitionError as error:
+            where = f"imageLabelPairs[{position}].{part}"
+            raise type(error)(f"{where}: {error.message}", field=where) from error
+
+    # Decoding releases the GIL and fetching waits, so a few at a time are faster than one.
+    with ThreadPoolExecutor(_LOADERS, thread_name_prefix="paddlex-load") as pool:
+        futures = [pool.submit(one, position) for position in range(len(pairs))]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _wait(catalogue: Catalogue, added: Sequence[Added], *, undo: Callable[[], object]) -> None:
+    """Wait until all are embedded. When the workers could not embed one, `undo` and raise."""
+    ids = [one.image.pk for one in added]
+    waiting, deadline = ids, time.monotonic() + settings.SHITU_PADDLEX_TIMEOUT
+    rows = GalleryImage.objects.filter(catalogue=catalogue)
+    with bell.while_embedding(catalogue.pk) as sleep:
+        while True:
+            unfinished = rows.filter(state__in=[State.PENDING, State.RUNNING])
+            waiting = list(unfinished.filter(pk__in=waiting).values_list("pk", flat=True))
+            if not waiting:
+                break
+            if time.monotonic() >= deadline:
+                raise _unfinished(catalogue, added, len(set(ids)), len(waiting))
+            sleep(deadline)
+    failed = rows.filter(pk__in=ids, state=State.FAILED).order_by("pk").first()
+    if failed is not None:
+        position = ids.index(failed.pk)
+        undo()
+        raise EngineFailed(
+            f"imageLabelPairs[{position}].image could not be embedded, so nothing was added: "
+            f"{failed.error}"
+        )
+
+
+def _unfinished(
+    catalogue: Catalogue, added: Sequence[Added], total: int, waiting: int
+) -> Unfinished:
+    idle = "" if Worker.objects.alive().exists() else "; no worker is running"
+    return Unfinished(
+        f"not finished within {settings.SHITU_PADDLEX_TIMEOUT:g} s: {total - waiting:,} of "
+        f"{total:,} pictures are in index {catalogue.key}, the others follow without being sent "
+        f"again{idle}",
+        catalogue,
+        [one.image.number for one in added],
+    )
+
+
+def index_zip(catalogue: Catalogue) -> IO[bytes]:
+    """The catalogue's vectors as a ZIP of PaddleX's two files, open for reading.
+
+    A process of its own writes it, because FAISS has no place in this one. Raises BadInput with
+    its reason when there is nothing to write.
+    """
+    with tempfile.TemporaryDirectory(prefix="index-") as scratch:
+        file = Path(scratch, "index.zip")
+        _manage("export_index", "--catalogue", str(catalogue.key), "--output", str(file))
+        return file.open("rb")  # stays readable when its name is gone
+
+
+def imported(user: User, directory: Path, *, feature_model: str | None = None) -> Catalogue:
+    """The catalogue of `user` that holds a saved index directory; imported at first use.
+
+    It is named after the content, so the same index is imported once. `feature_model` is the
+    network that made it, which the files do not say (default: the site's). Raises BadInput.
+    """
+    name = f"index {pipeline_config.content_digest(directory)[:32]}"
+    found = Catalogue.objects.filter(owner=user, name=name).exclude(description="").first()
+    if found is None:  # or begun and interrupted: the command goes on where it was
+        catalogues.require_may_create(user)
+        model = feature_model or settings.SHITU_FEATURE_MODEL
+        _manage(
+            "import_index", "--catalogue", name, "--user", user.get_username(),
+            "--index", str(directory), "--feature-model", model,
+        )  # fmt: skip
+        found = Catalogue.objects.get(owner=user, name=name)
+        catalogues.change(found, description=f"imported from the index {directory.name}")
+    return found
+
+
+def _manage(*arguments: str) -> None:
+    """Run one of our commands in a process of its own; raises BadInput with its last words."""
+    try:
+        ended = subprocess.run(  # noqa: S603
+            [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=settings.SHITU_PADDLEX_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AnswerTimeout(
+            f"{arguments[0]} did not end within {settings.SHITU_PADDLEX_TIMEOUT:g} s; run "
+            f"`manage.py {arguments[0]}` on the server, which may take as long as it likes"
+        ) from error
+    if ended.returncode:
+        words = [line for line in ended.stderr.splitlines() if line.strip()]
+        raise BadInput((words or ["no reason was given"])[-1].removeprefix("CommandError: "))
+
+
+def answer_of(query: RecognitionQuery) -> Iterator[tuple[list[float], float, list[tuple[str, float]]]]:
+    """Each detection of an answered question: corners, detection score, `(label, score)` list."""
+    for detection in query.detections.prefetch_related("matches"):
+        matches = [(match.label, match.score) for match in detection.matches.all()]
+        yield detection.coordinate, detection.det_score, matches

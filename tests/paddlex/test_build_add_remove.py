@@ -1,0 +1,237 @@
+"""What goes into an index and out of it; the stub networks embed."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import pytest
+
+from recognition.models import Catalogue, GalleryImage, State
+from recognition.services import catalogues, tokens
+from tests import factories
+
+
+def pair(seed: int, label: str = "tea") -> dict[str, str]:
+    return {"image": base64.b64encode(factories.png(seed)).decode(), "label": label}
+
+
+def build(client, *pairs: dict[str, str], **fields: Any) -> Any:
+    body = {"imageLabelPairs": list(pairs), **fields}
+    return client.post("/shitu-index-build", json=body)
+
+
+def add(client, key: str | None, *pairs: dict[str, str], **fields: Any) -> Any:
+    body = {"imageLabelPairs": list(pairs), "indexKey": key, **fields}
+    if key is None:
+        del body["indexKey"]
+    return client.post("/shitu-index-add", json=body)
+
+
+def remove(client, key: str, ids: list[int]) -> Any:
+    return client.post("/shitu-index-remove", json={"ids": ids, "indexKey": key})
+
+
+def test_an_index_is_a_catalogue_of_the_user(local, someone):
+    answer = build(local, pair(0), pair(1), pair(2, "cola")).json()
+    assert list(answer) == ["logId", "result", "errorCode", "errorMsg"]
+    result = answer["result"]
+    assert result["idMap"] == {"0": "tea", "1": "tea", "2": "cola"}
+    assert (result["imageCount"], result["ids"]) == (3, [0, 1, 2])
+    catalogue = Catalogue.objects.get(key=result["indexKey"])
+    assert catalogue.owner == someone
+    assert (catalogue.index.index_type, catalogue.index.metric) == ("Flat", "IP")
+    assert catalogue.max_detections == 300
+    assert not GalleryImage.objects.exclude(state=State.DONE).exists()
+
+
+def test_type_metric_and_name_may_be_chosen(local):
+    answer = build(local, pair(0), indexType="HNSW32", metricType="L2", catalogue="drinks").json()
+    catalogue = Catalogue.objects.get(key=answer["result"]["indexKey"])
+    assert catalogue.name == "drinks"
+    assert (catalogue.index.index_type, catalogue.index.metric) == ("HNSW32", "L2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ({"metricType": "hamming"}, 400, "binary"),
+        ({"metricType": "jaccard"}, 400, "jaccard"),
+        ({"indexType": "LSH"}, 400, "LSH"),
+        ({"catalogue": "x" * 121}, 422, "body.catalogue"),
+    ],
+)
+def test_what_cannot_be_built_is_named(local, fields, status, words):
+    response = build(local, pair(0), **fields)
+    assert response.status_code == status
+    assert words in response.json()["errorMsg"]
+    assert not Catalogue.objects.exists()
+
+
+def test_a_name_is_taken_once(local):
+    assert build(local, pair(0), catalogue="drinks").status_code == 200
+    again = build(local, pair(1), catalogue="drinks")
+    assert (again.status_code, again.json()["errorCode"]) == (409, 409)
+
+
+def test_a_bad_pair_is_named_and_nothing_is_built(local):
+    for bad, where in (
+        ({"image": "aGVsbG8=", "label": "x"}, "imageLabelPairs[2].image"),
+        (pair(5, " "), "imageLabelPairs[2].label"),
+        (pair(5, "x" * 256), "imageLabelPairs[2].label"),
+    ):
+        response = build(local, pair(0), pair(1), bad)
+        assert response.status_code == 400
+        assert response.json()["errorMsg"].startswith(where)
+    assert not Catalogue.objects.exists()
+    assert not GalleryImage.objects.exists()
+
+
+def test_a_bad_pair_adds_nothing(local):
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    assert add(local, key, pair(1), {"image": "x", "label": "y"}).status_code == 400
+    assert remove(local, key, []).json()["result"]["imageCount"] == 1
+
+
+def test_ids_are_stable_and_never_come_back(local):
+    key = build(local, pair(0), pair(1), pair(2)).json()["result"]["indexKey"]
+    assert remove(local, key, [2]).json()["result"] == {
+        "imageCount": 2,
+        "idMap": {"0": "tea", "1": "tea"},
+        "unknownIds": [],
+    }
+    added = add(local, key, pair(3, "cola")).json()["result"]
+    assert added["ids"] == [3]  # PaddleX would give out 2 again
+    assert added["idMap"] == {"0": "tea", "1": "tea", "3": "cola"}
+
+
+def test_unknown_ids_are_no_error_but_said(local):
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    answer = remove(local, key, [7, -1, 0, 7, 2**70]).json()
+    assert answer["errorCode"] == 0
+    assert answer["result"] == {"imageCount": 0, "idMap": {}, "unknownIds": [7, -1, 2**70]}
+
+
+def test_the_same_picture_twice_counts_once(local):
+    answer = build(local, pair(0), pair(0), pair(0, "cola"), pair(1)).json()["result"]
+    assert answer["imageCount"] == len(answer["idMap"]) == 3
+    assert answer["ids"][0] == answer["ids"][1]
+    assert len(set(answer["ids"])) == 3
+    assert [answer["idMap"][str(number)] for number in answer["ids"]] == [
+        "tea", "tea", "cola", "tea",
+    ]  # fmt: skip
+    again = add(local, answer["indexKey"], pair(1)).json()["result"]
+    assert (again["imageCount"], again["ids"]) == (3, answer["ids"][3:])
+
+
+def test_beyond_the_limit_only_what_was_added_is_listed(local, settings):
+    settings.SHITU_PADDLEX_ID_MAP_LIMIT = 3
+    built = build(local, *[pair(seed) for seed in range(3)]).json()["result"]
+    assert len(built["idMap"]) == 3
+    added = add(local, built["indexKey"], pair(10, "cola"), pair(11, "cola")).json()["result"]
+    assert (added["imageCount"], added["idMap"]) == (5, {"3": "cola", "4": "cola"})
+    removed = remove(local, built["indexKey"], [0]).json()["result"]
+    assert removed["imageCount"] == 4
+    assert "idMap" not in removed
+
+
+def test_without_a_key_the_default_index_is_meant(local, settings, someone):
+    assert add(local, None, pair(0)).status_code == 422
+    catalogue = catalogues.create("drinks", owner=someone)
+    for name in ("drinks", str(catalogue.key)):
+        settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = name
+        added = add(local, None, pair(len(name)))
+        assert added.status_code == 200, added.json()
+    body = {"ids": [0]}
+    assert local.post("/shitu-index-remove", json=body).json()["result"]["imageCount"] == 1
+    body = {"image": pair(4)["image"], "recThreshold": -1, "visualize": False}
+    asked = local.post("/shitu-infer", json=body)
+    [detected] = asked.json()["result"]["detectedObjects"]
+    assert [match["label"] for match in detected["recResults"]] == ["tea"]
+    settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = "gone"
+    assert add(local, None, pair(0)).status_code == 404
+
+
+def test_foreign_indexes_do_not_exist_and_viewers_cannot_add(local, someone):
+    theirs = factories.catalogue(owner=factories.user("somebody else"))
+    assert add(local, str(theirs.key), pair(0)).status_code == 404
+    catalogue = catalogues.create("mine", owner=someone)
+    _, text = tokens.create(someone, "reading", role="viewer")
+    local.headers["Authorization"] = f"Bearer {text}"
+    refused = add(local, str(catalogue.key), pair(0))
+    assert refused.status_code == 403
+    assert "editor" in refused.json()["errorMsg"]
+    assert build(local, pair(0)).status_code == 403
+
+
+def test_what_the_workers_cannot_embed_is_said_and_taken_back(local, monkeypatch):
+    from recognition.errors import EngineFailed
+    from recognition.services import indexing
+
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+
+    class Broken:
+        def embed(self, *args: Any, **options: Any) -> None:
+            raise EngineFailed("the network is on fire")
+
+    monkeypatch.setattr(indexing, "get_runtime", Broken)
+    response = add(local, key, pair(1), pair(2))
+    assert response.status_code == 500
+    message = response.json()["errorMsg"]
+    assert message.startswith("imageLabelPairs[0].image") and "on fire" in message
+    assert build(local, pair(3), catalogue="not to be").status_code == 500
+    assert not Catalogue.objects.filter(name="not to be").exists()
+    monkeypatch.undo()
+    assert GalleryImage.objects.count() == 1
+
+
+def test_over_the_time_the_work_goes_on(local, settings, monkeypatch):
+    from recognition import tasks
+
+    settings.SHITU_PADDLEX_TIMEOUT = 0.3
+    monkeypatch.setattr(tasks, "wake", lambda task, *args: None)
+    started = time.monotonic()
+    response = build(local, pair(0), pair(1))
+    assert 0.3 <= time.monotonic() - started < 5
+    answer = response.json()
+    assert (response.status_code, answer["errorCode"]) == (504, 504)
+    catalogue = Catalogue.objects.get(key=answer["result"]["indexKey"])
+    assert answer["result"]["ids"] == [0, 1]
+    assert str(catalogue.key) in answer["errorMsg"]
+    assert "0 of 2" in answer["errorMsg"] and "no worker is running" in answer["errorMsg"]
+    assert GalleryImage.objects.filter(state=State.PENDING).count() == 2
+
+
+def test_a_caller_may_choose_not_to_wait(local, monkeypatch):
+    from recognition import tasks
+
+    monkeypatch.setattr(tasks, "wake", lambda task, *args: None)
+    key = build(local, pair(0), wait=False).json()["result"]["indexKey"]
+    assert add(local, key, pair(1), wait=False).json()["result"]["ids"] == [1]
+    assert GalleryImage.objects.filter(state=State.PENDING).count() == 2
+
+
+def test_the_wait_ends_with_the_work_and_not_with_the_next_look(local, monkeypatch, settings):
+    """A worker elsewhere rings; nobody looks every few milliseconds."""
+    import threading
+
+    from django.db import connection
+
+    from recognition import tasks
+    from recognition.services import indexing
+
+    def elsewhere(task: Any, *args: Any) -> None:
+        def work() -> None:
+            time.sleep(0.3)
+            indexing.embed_waiting(*args)
+            connection.close()
+
+        from django.db import transaction
+
+        transaction.on_commit(lambda: threading.Thread(target=work).start())
+
+    monkeypatch.setattr(tasks, "wake", elsewhere)
+    started = time.monotonic()
+    assert build(local, pair(0)).status_code == 200
+    assert time.monotonic() - started < 4  # the next look would come after 5 s

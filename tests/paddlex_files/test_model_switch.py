@@ -1,0 +1,270 @@
+"""Another network for a catalogue: beside the old one, compared, chosen or dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+
+from recognition import search
+from recognition.errors import Conflict, ModelUnavailable, NotFound
+from recognition.images import check
+from recognition.models import (
+    CropPolicy,
+    Embedding,
+    GalleryImage,
+    Job,
+    State,
+    VectorIndex,
+    View,
+)
+from recognition.services import gallery, index_files, indexing, jobs, model_switch
+from recognition.services.model_switch import Question
+from tests import factories
+from tests.paddlex_files.conftest import unit_vectors
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("two_models")]
+
+
+@pytest.fixture
+def embedded(two_models, catalogue, run_tasks):
+    """The catalogue with twelve pictures of six products, embedded by the stub network."""
+    with run_tasks():
+        for seed in range(12):
+            factories.add(catalogue, f"p{seed // 2}", seed=seed)
+    return catalogue
+
+
+def reembed(catalogue) -> Job:
+    job = model_switch.start(catalogue, "other_rec", by=catalogue.owner)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def vectors(space) -> np.ndarray:
+    rows = Embedding.objects.filter(space=space).order_by("image__number", "view")
+    return np.array([row.emb for row in rows], np.float32)
+
+
+def test_every_image_gets_a_vector_beside_the_old_one(embedded):
+    before = vectors(embedded.index)
+    job = reembed(embedded)
+    assert (job.state, job.total, job.done, job.failed) == (State.DONE, 12, 12, 0)
+    space = model_switch.space_of(embedded, "other_rec")
+    assert vectors(space).shape == (12, 64)
+    assert np.abs(vectors(space) - before).max() > 0.1
+    assert (vectors(embedded.index) == before).all()
+    embedded.refresh_from_db()
+    assert embedded.index_id != space.pk, "nobody chose it yet"
+
+
+def test_the_space_is_like_the_one_that_answers(embedded):
+    VectorIndex.objects.filter(pk=embedded.index_id).update(metric="L2", index_type="IVF", m=20)
+    embedded.refresh_from_db()
+    reembed(embedded)
+    space = model_switch.space_of(embedded, "other_rec")
+    assert (space.metric, space.index_type, space.m) == ("L2", "IVF", 20)
+
+
+def test_only_what_is_missing_is_embedded(embedded, run_tasks, monkeypatch):
+    reembed(embedded)
+    with run_tasks():
+        factories.add(embedded, "late", seed=99)
+    seen = []
+    real = indexing.embed_into
+
+    def watch(space, rows, before):
+        seen.extend(row.number for row in rows)
+        return real(space, rows, before)
+
+    monkeypatch.setattr(indexing, "embed_into", watch)
+    assert reembed(embedded).done == 13
+    assert seen == [12]
+
+
+def test_killed_in_the_middle_it_goes_on(embedded, monkeypatch):
+    monkeypatch.setattr(model_switch, "_batch", lambda: 5)
+    job = model_switch.start(embedded, "other_rec", by=None)
+
+    def die(job: Job) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_here(job, die)
+    space = model_switch.space_of(embedded, "other_rec")
+    assert len(vectors(space)) == 5
+    job.refresh_from_db()
+    assert job.state == State.PENDING
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.done, len(vectors(space))) == (State.DONE, 12, 12)
+
+
+def test_a_cancelled_job_stores_nothing_more(embedded, monkeypatch):
+    monkeypatch.setattr(model_switch, "_batch", lambda: 5)
+    job = model_switch.start(embedded, "other_rec", by=None)
+    with pytest.raises(Conflict, match="cancelled"):
+        jobs.run_here(job, lambda job: jobs.cancel(job, by=None))
+    assert len(vectors(model_switch.space_of(embedded, "other_rec"))) == 5
+
+
+def test_asked_twice_there_is_one_job(embedded):
+    first = model_switch.start(embedded, "other_rec", by=None)
+    assert model_switch.start(embedded, "other_rec", by=None) == first
+
+
+def test_a_picture_that_is_gone_fails_alone_with_its_reason(embedded):
+    image = embedded.images.get(number=3)
+    image.file.storage.delete(image.file.name)
+    job = reembed(embedded)
+    assert (job.state, job.done, job.failed) == (State.DONE, 11, 1)
+    assert "missing or unreadable" in job.lines.get().reason
+    with pytest.raises(Conflict, match="1 images have no vector of other_rec"):
+        model_switch.switch(embedded, "other_rec", by=None)
+    again = reembed(embedded)
+    assert (again.done, again.failed) == (11, 1)
+
+
+def test_both_views_are_embedded_with_the_boxes_that_were_found(two_models, run_tasks):
+    both = factories.catalogue(crop_policy=CropPolicy.BOTH, detector="stub_det")
+    with run_tasks():
+        for seed in range(3):
+            factories.add(both, "p", seed=seed)
+    GalleryImage.objects.filter(catalogue=both, number=1).update(
+        box=[0, 0, 16, 12], box_source="detected"
+    )
+    reembed(both)
+    space = model_switch.space_of(both, "other_rec")
+    assert Embedding.objects.filter(space=space, view=View.MAIN_BODY).count() == 3
+    body = Embedding.objects.get(space=space, view=View.MAIN_BODY, image__number=1)
+    corner = check(factories.png(1)).pixels[:12, :16]
+    from tests.paddlex_files.conftest import OtherEmbedder
+
+    assert np.allclose(body.emb, OtherEmbedder().embed([corner])[0], atol=1e-3)
+
+
+def test_switching_changes_the_very_next_answer(embedded):
+    reembed(embedded)
+    version = embedded.version
+    before = model_switch.switch(embedded, "other_rec", by=embedded.owner)
+    embedded.refresh_from_db()
+    assert embedded.index.feature_model.name == "other_rec"
+    assert before.feature_model.name == "stub_rec"
+    assert embedded.version > version
+    found = search.nearest([embedded.index], vectors(embedded.index)[[4]], limit=1)
+    assert found.neighbours[0][0].label == "p2"
+
+
+def test_switching_back_is_the_same(embedded):
+    reembed(embedded)
+    model_switch.switch(embedded, "other_rec", by=None)
+    model_switch.switch(embedded, "stub_rec", by=None)
+    embedded.refresh_from_db()
+    assert embedded.index.feature_model.name == "stub_rec"
+
+
+def test_it_does_not_switch_while_something_is_missing(embedded, run_tasks):
+    reembed(embedded)
+    with run_tasks():
+        factories.add(embedded, "late", seed=99)
+    with pytest.raises(Conflict, match="1 images have no vector"):
+        model_switch.switch(embedded, "other_rec", by=None)
+
+
+def test_an_image_embedded_while_the_switch_happened_is_embedded_again(
+    embedded, run_tasks, monkeypatch
+):
+    reembed(embedded)
+    late = factories.add(embedded, "late", seed=99)
+    real = indexing._finish
+
+    def switch_first(catalogue, crops, made):
+        monkeypatch.setattr(indexing, "_finish", real)
+        model_switch.switch(embedded, "other_rec", by=None)
+        return real(catalogue, crops, made)
+
+    monkeypatch.setattr(indexing, "_finish", switch_first)
+    indexing.embed_waiting(embedded.pk)
+    late.refresh_from_db()
+    assert late.state == State.PENDING
+    indexing.embed_waiting(embedded.pk)
+    late.refresh_from_db()
+    assert late.state == State.DONE
+    embedded.refresh_from_db()
+    assert Embedding.objects.filter(space=embedded.index, image=late).exists()
+
+
+def test_images_without_pictures_cannot_change_the_network(
+    embedded, index_directory, read_here
+):
+    index_files.import_directory(
+        embedded,
+        index_directory(unit_vectors(2), ["a", "b"]),
+        feature_model="stub_rec",
+        by=None,
+    )
+    assert reembed(embedded).done == 12
+    with pytest.raises(Conflict, match=r"2 images came as vectors without pictures \(12, 13"):
+        model_switch.switch(embedded, "other_rec", by=None)
+    gallery.remove_numbers(embedded, [12, 13])
+    model_switch.switch(embedded, "other_rec", by=None)
+
+
+def test_dropping_removes_the_other_vectors_only(embedded):
+    reembed(embedded)
+    assert model_switch.drop(embedded, "other_rec", by=None) == 12
+    assert embedded.spaces.count() == 1
+    assert len(vectors(embedded.index)) == 12
+
+
+def test_what_answers_cannot_be_dropped_nor_embedded_again(embedded):
+    with pytest.raises(Conflict, match="answers with stub_rec"):
+        model_switch.drop(embedded, "stub_rec", by=None)
+    with pytest.raises(Conflict, match="uses stub_rec already"):
+        model_switch.start(embedded, "stub_rec", by=None)
+    with pytest.raises(NotFound, match="never embedded with other_rec"):
+        model_switch.switch(embedded, "other_rec", by=None)
+
+
+def test_a_network_that_is_not_installed_is_refused(embedded, settings, tmp_path):
+    settings.SHITU_MODELS_DIR = tmp_path
+    with pytest.raises(ModelUnavailable):
+        model_switch.start(embedded, "nobody_rec", by=None)
+
+
+def test_both_networks_are_compared_on_the_same_questions(embedded):
+    reembed(embedded)
+    asked = [Question(f"p{seed // 2}", check(factories.png(seed)).pixels) for seed in range(12)]
+    current, other = model_switch.compare(embedded, asked)
+    assert (current.current, other.current) == (True, False)
+    assert current.report.recall_at_1 == other.report.recall_at_1 == 1.0
+    # Nothing but the other picture of each product is left; two random pictures share nothing.
+    held = model_switch.compare(embedded, asked[::2], without=range(0, 12, 2))
+    assert all(one.images == 6 and one.report.queries == 6 for one in held)
+    assert held[0].report.recall_at_1 < 1.0
+
+
+def test_comparing_before_everything_is_embedded_is_refused(embedded):
+    model_switch.start(embedded, "other_rec", by=None)
+    with pytest.raises(Conflict, match="12 images have no vector"):
+        model_switch.compare(embedded, [Question("p0", check(factories.png(0)).pixels)])
+
+
+def test_the_commands(embedded, tmp_path, capsys):
+    reembed(embedded)
+    (tmp_path / "queries.txt").write_text("".join(f"{n}.png p{n // 2}\n" for n in range(4)))
+    for seed in range(4):
+        (tmp_path / f"{seed}.png").write_bytes(factories.png(seed))
+    of = {"catalogue": embedded.name, "user": embedded.owner.username}
+    call_command(
+        "compare_models", **of, queries=str(tmp_path / "queries.txt"), root=str(tmp_path)
+    )
+    told = capsys.readouterr().out
+    assert "4 pictures, 8 images in the gallery, 4 left out" in told
+    assert "stub_rec" in told and "other_rec" in told
+    call_command("reembed", **of, feature_model="other_rec", switch=True, drop=True)
+    assert "removed 12 vectors of stub_rec" in capsys.readouterr().out
+    assert list(embedded.spaces.values_list("feature_model__name", flat=True)) == ["other_rec"]
+    with pytest.raises(CommandError, match="answers with other_rec"):
+        call_command("reembed", **of, feature_model="other_rec", drop=True)
