@@ -53,7 +53,9 @@ def pgvector_is_new_enough(
         return []
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT default_version FROM pg_available_extensions WHERE name='vector'")
+            cursor.execute(
+                "SELECT default_version FROM pg_available_extensions WHERE name='vector'"
+            )
             available = cursor.fetchone()
             cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
             present = cursor.fetchone()

@@ -95,11 +95,15 @@ def read(path: Path) -> PipelineConfig:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"the pipeline configuration {path.name} cannot be read: {reason}") from error
+        raise BadInput(
+            f"the pipeline configuration {path.name} cannot be read: {reason}"
+        ) from error
     return parse(content, folder=path.parent, name=path.name)
 
 
-def parse(content: Any, *, folder: Path, name: str = "the pipeline configuration") -> PipelineConfig:
+def parse(
+    content: Any, *, folder: Path, name: str = "the pipeline configuration"
+) -> PipelineConfig:
     """The configuration in what YAML made of a file; see `read`."""
     if not isinstance(content, dict):
         raise BadInput(f"{name} holds no keys; it must be a YAML mapping as PaddleX writes it")
@@ -123,7 +127,11 @@ def write(config: PipelineConfig) -> str:
         content["device"] = config.device
     if config.use_hpip:
         content["use_hpip"] = True
-    engine = {"onnxruntime": "onnxruntime", "paddle": "paddle_static", "paddle_mkldnn": "paddle_static"}
+    engine = {
+        "onnxruntime": "onnxruntime",
+        "paddle": "paddle_static",
+        "paddle_mkldnn": "paddle_static",
+    }
     if config.engine in engine and not config.use_hpip:
         content["engine"] = engine[config.engine]
         options: dict[str, Any] = {}
@@ -178,7 +186,9 @@ class _Reader:
         content = self._content
         self._unknown(content, _TOP)
         if (name := content.get("pipeline_name", PIPELINE)) != PIPELINE:
-            self.problems.append(f"pipeline_name is {name!r}, and this is a platform for {PIPELINE}")
+            self.problems.append(
+                f"pipeline_name is {name!r}, and this is a platform for {PIPELINE}"
+            )
         parts = self._mapping(content, "SubModules")
         self._unknown(parts, ("Detection", "Recognition"), "SubModules.")
         serving = self._mapping(content, "Serving")
@@ -250,10 +260,12 @@ class _Reader:
                 content,
                 key,
                 default,
-                lambda value: isinstance(value, (int, float))
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-                and low <= value <= high,
+                lambda value: (
+                    isinstance(value, (int, float))
+                    and not isinstance(value, bool)
+                    and math.isfinite(value)
+                    and low <= value <= high
+                ),
                 f"a number from {low:g} to {high:g}",
             )
         )
@@ -281,7 +293,12 @@ class _Reader:
 
     def _path(self, content: Mapping[str, Any], key: str, where: str = "") -> Path | None:
         text = self._value(
-            content, key, None, lambda value: isinstance(value, str) and bool(value), "a path", where
+            content,
+            key,
+            None,
+            lambda value: isinstance(value, str) and bool(value),
+            "a path",
+            where,
         )
         return None if text is None else self._folder / Path(text).expanduser()
 
@@ -298,11 +315,15 @@ class _Reader:
             where,
         )
         return ModelConfig(
-            model, self._path(part, "model_dir", where), self._whole(part, "batch_size", 1, 1024, where)
+            model,
+            self._path(part, "model_dir", where),
+            self._whole(part, "batch_size", 1, 1024, where),
         )
 
     def _device(self, content: Mapping[str, Any]) -> str | None:
-        text = self._value(content, "device", None, lambda value: isinstance(value, str), "a device")
+        text = self._value(
+            content, "device", None, lambda value: isinstance(value, str), "a device"
+        )
         if text is None:
             return None
         try:
@@ -345,7 +366,9 @@ class _Reader:
         """`auto` is our high-performance inference: the fastest engine that passes its test."""
         backend = config.get("backend")
         if backend is not None and backend not in _BACKENDS:
-            self.remarks.append(f"hpi_config.backend {backend!r}: not offered, the fastest is taken")
+            self.remarks.append(
+                f"hpi_config.backend {backend!r}: not offered, the fastest is taken"
+            )
         options = self._mapping(config, "backend_config", "hpi_config.")
         threads = options.get("cpu_num_threads")
         return (

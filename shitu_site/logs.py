@@ -8,7 +8,6 @@ from typing import Any
 import structlog
 
 
-
 def _one_line_a_request(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
     """The end of a request says everything its start does."""
     if event.get("event") in ("request_started", "task_started"):

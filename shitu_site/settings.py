@@ -11,6 +11,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from django.utils.translation import gettext_lazy as _
 
 from shitu_site import embedded, logs
 
@@ -118,7 +119,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "bulk"
 CELERY_TASK_ROUTES = {"recognition.tasks.answer_queries": {"queue": "live"}}
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # "priority": always look into the first queue first, so live queries never wait behind bulk work.
+    # Always look into the first queue first, so that live queries never wait behind bulk work.
     "queue_order_strategy": "priority",
     "visibility_timeout": 3600,
     "global_keyprefix": "shitu:",
@@ -130,6 +131,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(SHITU_VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "resume": {"task": "recognition.tasks.resume", "schedule": 15.0, "options": {"expires": 15}},
     "purge-queries": {"task": "recognition.tasks.purge_queries", "schedule": 3600.0},
+    "forget-job-files": {"task": "recognition.tasks.forget_job_files", "schedule": 86_400.0},
 }
 
 # --- Recognition ----------------------------------------------------------------------------------
@@ -195,6 +197,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
+    "recognition.middleware.ActorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -252,8 +255,15 @@ SPECTACULAR_SETTINGS = {
 }
 # Our own token model takes the place of knox's, whose table nobody would use.
 MIGRATION_MODULES = {"knox": None}
-KNOX_TOKEN_MODEL = "recognition.ApiToken"
+KNOX_TOKEN_MODEL = "recognition.ApiToken"  # noqa: S105
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Bearer", "TOKEN_LIMIT_PER_USER": None}
+
+UNFOLD = {
+    "SITE_TITLE": _("Product recognition"),
+    "SITE_HEADER": _("Product recognition"),
+    "SITE_URL": "/",
+    "SHOW_LANGUAGES": True,
+}
 
 # --- Logs -----------------------------------------------------------------------------------------
 SHITU_LOG_FORMAT = env.str("SHITU_LOG_FORMAT", default="console")

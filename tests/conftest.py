@@ -34,6 +34,7 @@ def stub_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run_tasks(monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks):
     """A context in which wake-ups run at once, in this process, when the block ends."""
     from recognition import tasks
+    from recognition.services import jobs
 
     def at_once(task, *args) -> None:
         from django.db import transaction
@@ -41,6 +42,7 @@ def run_tasks(monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callback
         transaction.on_commit(lambda: task(*args))
 
     monkeypatch.setattr(tasks, "wake", at_once)
+    monkeypatch.setattr(jobs, "run_in_background", jobs.run)
     return lambda: django_capture_on_commit_callbacks(execute=True)
 
 

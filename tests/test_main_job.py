@@ -22,7 +22,9 @@ needs_grocery = pytest.mark.skipif(
 
 def read_list(name: str) -> list[tuple[Path, str]]:
     lines = (GROCERY / name).read_text().split("\n")
-    return [(GROCERY / path, label) for path, label in (line.split(" ", 1) for line in lines if line)]
+    return [
+        (GROCERY / path, label) for path, label in (line.split(" ", 1) for line in lines if line)
+    ]
 
 
 def add_all(catalogue, pairs: list[tuple[Path, str]]) -> None:
@@ -99,7 +101,7 @@ def test_real_photos_are_recognised_as_well_as_by_the_networks_alone(worker, sta
     for answer, (_, truth) in zip(
         queries.ask_all(catalogue, inputs, by=None, options=detected), asked, strict=True
     ):
-        hits += showcase.best_labels(answer.query)[0] == truth
+        hits += queries.best_labels(answer.query)[0] == truth
     assert hits / len(asked) >= 0.567 - 0.02
 
 

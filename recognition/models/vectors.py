@@ -78,9 +78,7 @@ class VectorIndex(models.Model):
     """One search space: one catalogue x one feature model. Its id is every vector's `space_id`."""
 
     catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="spaces")
-    feature_model = models.ForeignKey(
-        FeatureModel, on_delete=models.PROTECT, related_name="spaces"
-    )
+    feature_model = models.ForeignKey(FeatureModel, on_delete=models.PROTECT, related_name="spaces")
     metric = models.CharField(_("metric"), max_length=6, choices=Metric, default=Metric.IP)
     index_type = models.CharField(
         _("index type"), max_length=6, choices=IndexType, default=IndexType.HNSW32

@@ -41,9 +41,9 @@ class WorkQuerySet(models.QuerySet[Any]):
         """
         with transaction.atomic():
             rows = list(
-                self.waiting().order_by("pk").select_for_update(skip_locked=True, of=("self",))[
-                    :limit
-                ]
+                self.waiting()
+                .order_by("pk")
+                .select_for_update(skip_locked=True, of=("self",))[:limit]
             )
             lease = timezone.now() + timedelta(seconds=settings.SHITU_LEASE_SECONDS)
             taken, given_up = [], []
@@ -51,7 +51,7 @@ class WorkQuerySet(models.QuerySet[Any]):
                 (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
             self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).update(
                 state=State.FAILED,
-                error=f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times at this picture",
+                error=f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here",
                 lease_until=None,
             )
             self.model._default_manager.filter(pk__in=[row.pk for row in taken]).update(
@@ -105,4 +105,3 @@ def retry(rows: Sequence[Work] | models.QuerySet[Any]) -> int:
     return model._default_manager.filter(pk__in=ids, state=State.FAILED).update(
         state=State.PENDING, error="", attempts=0, lease_until=None
     )
-

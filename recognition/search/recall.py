@@ -21,7 +21,9 @@ def questions(space: VectorIndex, count: int) -> Vectors:
     """Up to `count` made-up questions (n, D): vectors of the space, each moved a little.
 
     A vector would find itself, however bad the index; moved to a cosine of ~0.8 it is as far from
-    its neighbours as a photo of a product is from that product's pictures.
+    its neighbours as a photo of a product is from that product's pictures. It is moved along the
+    difference of two other vectors, because features vary in a few directions much more than in
+    the rest: noise from all directions makes questions that no picture asks.
     """
     rng = np.random.default_rng()
     with wire.cursor() as cur:
@@ -40,8 +42,10 @@ def questions(space: VectorIndex, count: int) -> Vectors:
             binary=True,
         )
         vectors = wire.read_halves([row[0] for row in cur.fetchall()])
-    noise = rng.standard_normal(vectors.shape, dtype=np.float32)
-    moved = vectors + _BLUR * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    noise = np.roll(vectors, 1, axis=0) - np.roll(vectors, 2, axis=0)
+    length = np.linalg.norm(noise, axis=1, keepdims=True)
+    noise /= np.where(length > 0, length, 1)
+    moved = vectors + _BLUR * noise
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 

@@ -85,9 +85,7 @@ def _decode(query: RecognitionQuery) -> _Asked | None:
     except OSError:
         _fail([query], "its file is missing or unreadable; ask again")
     else:
-        asked.timings["queue"] = max(
-            0.0, (timezone.now() - query.created_at).total_seconds() * 1e3
-        )
+        asked.timings["queue"] = max(0.0, (timezone.now() - query.created_at).total_seconds() * 1e3)
         asked.timings["decode"] = (time.perf_counter() - started) * 1e3
         return asked
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
+from recognition.engine.registry import MODELS
 from recognition.engine.store import ModelStore
 from recognition.errors import ModelUnavailable
 from recognition.models import FeatureModel
@@ -29,6 +30,11 @@ def sync() -> list[FeatureModel]:
             found.append(row)
     FeatureModel.objects.exclude(pk__in=[row.pk for row in found]).update(installed=False)
     return found
+
+
+def is_starter(name: str) -> bool:
+    """Whether that is one of the small stand-in models made at set-up."""
+    return name in MODELS and MODELS[name].source == "starter"
 
 
 def installed(name: str) -> FeatureModel:

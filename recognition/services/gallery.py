@@ -482,26 +482,29 @@ def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
 def retry(images: Iterable[GalleryImage]) -> int:
     """Try failed images again; returns how many are pending now."""
     rows = list(images)
+    pending = 0
     with transaction.atomic():
-        count = retry_rows(rows)
         for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in rows}):
-            tasks.wake(tasks.embed_images, catalogue.pk)
             mine = [row for row in rows if row.catalogue_id == catalogue.pk]
-            audit.record(
-                Action.IMAGE_RETRY, catalogue=catalogue, count=len(mine), ids=audit.ids(mine)
-            )
-    return count
+            if count := retry_rows(mine):
+                tasks.wake(tasks.embed_images, catalogue.pk)
+                audit.record(
+                    Action.IMAGE_RETRY, catalogue=catalogue, count=count, ids=audit.ids(mine)
+                )
+                pending += count
+    return pending
 
 
 def reembed(catalogue: Catalogue) -> int:
     """Have every image embedded anew, for instance after the crop policy changed.
 
-    Those in the trash too, as soon as they are restored.
+    Those in the trash too, as soon as they are restored. What came as a vector without a picture
+    keeps its vector. Returns how many images that is.
     """
     with transaction.atomic():
-        count = GalleryImage.everything.filter(catalogue=catalogue).update(
-            state=State.PENDING, error="", attempts=0, lease_until=None
-        )
-        tasks.wake(tasks.embed_images, catalogue.pk)
-        audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
+        rows = GalleryImage.everything.filter(catalogue=catalogue).exclude(file="")
+        count = rows.update(state=State.PENDING, error="", attempts=0, lease_until=None)
+        if count:
+            tasks.wake(tasks.embed_images, catalogue.pk)
+            audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
     return count

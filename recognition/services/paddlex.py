@@ -156,9 +156,7 @@ def build(
     return catalogue, [one.image.number for one in added]
 
 
-def add(
-    catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = True
-) -> list[int]:
+def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = True) -> list[int]:
     """Add pictures; returns their vector ids, in order.
 
     All or nothing, as `build`. A picture that its product has already is not stored again: its old
@@ -342,7 +340,9 @@ def _manage(*arguments: str) -> None:
         raise BadInput((words or ["no reason was given"])[-1].removeprefix("CommandError: "))
 
 
-def answer_of(query: RecognitionQuery) -> Iterator[tuple[list[float], float, list[tuple[str, float]]]]:
+def answer_of(
+    query: RecognitionQuery,
+) -> Iterator[tuple[list[float], float, list[tuple[str, float]]]]:
     """Each detection of an answered question: corners, detection score, `(label, score)` list."""
     for detection in query.detections.prefetch_related("matches"):
         matches = [(match.label, match.score) for match in detection.matches.all()]

@@ -99,7 +99,9 @@ def installed(part: ModelConfig, role: Role) -> InstalledModel:
     else:
         name = f"{part.model_name}-{_weights(part.model_dir)[:8]}"
         model = (
-            store.get(name) if name in store.names() else store.add_directory(name, role, part.model_dir)
+            store.get(name)
+            if name in store.names()
+            else store.add_directory(name, role, part.model_dir)
         )
     if model.role != role:
         raise not_a(role, model)

@@ -13,7 +13,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from recognition import languages, tasks
-from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
+from recognition.errors import BadInput, Conflict, NotFound, RecognitionError, TryAgain
 from recognition.gallery_list import clean_label
 from recognition.models import (
     Action,
@@ -438,6 +438,12 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     _refuse_taken(rows, images, to)
     _let_go(ids)
     along = _see_alike(source, to)
+    if not along and any(not image.file for image in images):
+        raise Conflict(
+            f"some images came as vectors without pictures, and “{to.name}” would have to embed "
+            "them anew; add their pictures first, or choose the same feature model and crop policy",
+            field="catalogue",
+        )
     _move_vectors(images, source, to, along)
     now = timezone.now()
     Product.everything.filter(merged_into__in=ids).update(catalogue=to)
@@ -545,6 +551,10 @@ def _move_rows(
         batch_size=1000,
     )
     quotas.check_stored(to)
+    # Behind the locks of both: another network may have been chosen a moment ago.
+    for catalogue in (source, to):
+        if not Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
+            raise TryAgain(f"“{catalogue.name}” switched to another network; move them again")
     if any(image.state == State.PENDING for image in images):
         tasks.wake(tasks.embed_images, to.pk)
 

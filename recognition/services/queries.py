@@ -110,6 +110,17 @@ def require_answer(query: RecognitionQuery, seconds: float | None = None) -> Non
         raise BadInput(query.error, field="image")
 
 
+def best_labels(query: RecognitionQuery) -> list[str]:
+    """Labels of a picture that shows one product: those of the detection recognised best.
+
+    The detector's own score would take background for the product more often (measured: 0.546
+    against 0.558 Recall@1 on the grocery photos).
+    """
+    answers = [list(one.matches.all()) for one in query.detections.prefetch_related("matches")]
+    best = max(filter(None, answers), key=lambda matches: matches[0].score, default=[])
+    return [match.label for match in best]
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """One input of `ask_all`: its answered query, or the reason why there is none."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from django.conf import settings
 from django.core.management import call_command
 
-from recognition.engine.registry import MODELS
 from recognition.engine.starter import build_starter
 from recognition.engine.store import ModelStore
 from recognition.errors import ModelUnavailable
@@ -36,14 +35,14 @@ def prepare_models(say: Callable[[str], object]) -> list[FeatureModel]:
         try:
             store.get(name)
         except ModelUnavailable:
-            if name not in MODELS or MODELS[name].source != "starter":
+            if not feature_models.is_starter(name):
                 raise
             say("building the starter models (once)")
             build_starter(store)
     rows = feature_models.sync()
     for name in wanted:
         say(f"model {name}: weights {store.get(name).digest[:12]}")
-    if any(name in MODELS and MODELS[name].source == "starter" for name in wanted):
+    if any(map(feature_models.is_starter, wanted)):
         say(
             "these are the starter models: a small stand-in that needs no download. For the "
             "official ones: `manage.py models fetch PP-ShiTuV2_rec` (and _det), then set "

@@ -57,9 +57,7 @@ def ask(catalogue: Catalogue, asked: Sequence[DemoPicture], *, by: User) -> Iter
         (picture.path.name, lambda path=picture.path: images.check(path.read_bytes()))
         for picture in asked
     ]
-    for picture, answered in zip(
-        asked, queries.ask_all(catalogue, inputs, by=by), strict=True
-    ):
+    for picture, answered in zip(asked, queries.ask_all(catalogue, inputs, by=by), strict=True):
         if answered.error is not None:
             raise answered.error
         assert answered.query is not None  # noqa: S101  (either is set)
@@ -70,18 +68,11 @@ def figures(singles: Sequence[Shown], scenes: Sequence[Shown]) -> Report:
     """Recall and detection figures, computed from the stored answers."""
     return evaluate(
         [
-            SingleAnswer(shown.picture.truth[0].label or "", best_labels(shown.query))
+            SingleAnswer(shown.picture.truth[0].label or "", queries.best_labels(shown.query))
             for shown in singles
         ],
         [SceneAnswer(shown.picture.truth, _regions(shown.query)) for shown in scenes],
     )
-
-
-def best_labels(query: RecognitionQuery) -> list[str]:
-    """Labels of the detection that was recognised best: the picture shows one product."""
-    answers = [list(one.matches.all()) for one in query.detections.prefetch_related("matches")]
-    best = max(filter(None, answers), key=lambda matches: matches[0].score, default=[])
-    return [match.label for match in best]
 
 
 def _regions(query: RecognitionQuery) -> list[LabelledBox]:

@@ -12,13 +12,13 @@ from itertools import groupby
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
 from recognition import tasks
 from recognition.errors import Conflict, NotFound
 from recognition.gallery_list import clean_label
-from recognition.models import Action, Catalogue, GalleryImage, Product
+from recognition.models import Action, Catalogue, Embedding, GalleryImage, Product, State
 from recognition.services import audit, files, gallery
 
 _PURGE_CHUNK = 50
@@ -53,8 +53,9 @@ def put(catalogue: Catalogue, products: Iterable[Product]) -> int:
 def restore(product: Product, *, label: str | None = None) -> Product:
     """Take a product out of the trash, under another label if one is given; returns it.
 
-    Active if it was. Raises NotFound when it is not in the trash, Conflict when its label or
-    external id belongs to another product now, BadInput for a bad label.
+    Active if it was, and found at once, unless its catalogue chose another network meanwhile: then
+    its images are embedded first. Raises NotFound when it is not in the trash, Conflict when its
+    label or external id belongs to another product now, BadInput for a bad label.
     """
     rows = Product.everything.in_trash().select_related("catalogue").filter(pk=product.pk)
     found = rows.select_for_update(of=("self",), no_key=True).first()
@@ -69,8 +70,12 @@ def restore(product: Product, *, label: str | None = None) -> Product:
     except IntegrityError as error:
         raise _taken(found) from error
     _lock_images([found.pk])
-    images = GalleryImage.everything.filter(product=found).update(removed_at=None)
+    mine = GalleryImage.everything.filter(product=found)
+    images = mine.update(removed_at=None)
     found.catalogue.touch()
+    # Behind the catalogue's lock: another network may have been chosen since it was removed.
+    there = Embedding.objects.filter(space=found.catalogue.index_id, image=OuterRef("pk"))
+    mine.filter(~Exists(there), state=State.DONE).update(state=State.PENDING)
     audit.record(Action.PRODUCT_RESTORE, found, catalogue=found.catalogue, images=images)
     # What waited for its vector when it was removed, or was told to be embedded anew meanwhile.
     tasks.wake(tasks.embed_images, found.catalogue_id)

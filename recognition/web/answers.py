@@ -20,6 +20,7 @@ from recognition.models import (
     State,
     Status,
 )
+from recognition.services import feature_models
 
 STAGES: Mapping[str, str | Promise] = {
     "queue": _("waiting for a worker"),
@@ -29,8 +30,6 @@ STAGES: Mapping[str, str | Promise] = {
     "search": _("searching the gallery"),
     "rank": _("ranking"),
 }
-# Names that the engine's registry keeps for its stand-ins; nobody else can install one under them.
-_STARTERS = ("starter_det", "starter_rec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Network:
 
     @property
     def is_starter(self) -> bool:
-        return self.name in _STARTERS
+        return feature_models.is_starter(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class Answer:
 
 def is_starter(*names: str) -> bool:
     """Whether one of these networks is a starter model."""
-    return any(name in _STARTERS for name in names)
+    return any(map(feature_models.is_starter, names))
 
 
 def read(query: RecognitionQuery) -> Answer:

@@ -63,7 +63,9 @@ def test_when_none_works_all_reasons_are_told(rec, broken):
 
 
 def test_an_unknown_engine_is_refused(rec):
-    with pytest.raises(BadInput, match="use one of auto, openvino, onnxruntime, paddle_mkldnn, paddle"):
+    with pytest.raises(
+        BadInput, match="use one of auto, openvino, onnxruntime, paddle_mkldnn, paddle"
+    ):
         ppshitu.load_embedder(rec, CPU, engine="tensorrt")
 
 

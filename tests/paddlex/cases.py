@@ -125,7 +125,9 @@ def good_cases() -> list[Case]:
         infer("infer_booleans_as_text", visualize="no"),
         infer("infer_foreign_fields", somethingElse=[1, 2], fileType=1, visualize=False),
         infer("infer_url", "{files}/single.jpg", visualize=False),
-        infer("infer_line_breaks", "\n".join(single[i : i + 76] for i in range(0, len(single), 76))),
+        infer(
+            "infer_line_breaks", "\n".join(single[i : i + 76] for i in range(0, len(single), 76))
+        ),
         Case(
             "infer_without_content_type",
             INFER,

@@ -59,7 +59,9 @@ def token(someone) -> str:
 
 
 @pytest.fixture
-def serve(worker, token, starter_models, settings, tmp_path) -> Iterator[Callable[..., httpx.Client]]:
+def serve(
+    worker, token, starter_models, settings, tmp_path
+) -> Iterator[Callable[..., httpx.Client]]:
     """`serve(SETTING="value")` starts gunicorn and a worker; a client of it that is signed in."""
     from recognition.services import feature_models
 
@@ -110,9 +112,7 @@ def _answers(client: httpx.Client) -> bool:
 
 
 @pytest.fixture
-def local(
-    transactional_db, stub_engine, monkeypatch, settings, token
-) -> Iterator[httpx.Client]:
+def local(transactional_db, stub_engine, monkeypatch, settings, token) -> Iterator[httpx.Client]:
     """The site in this process, signed in; the stub networks answer as soon as a row commits."""
     from django.core.wsgi import get_wsgi_application
     from django.db import transaction

@@ -80,7 +80,9 @@ def create_pipeline() -> Any:
     @functools.wraps(process)
     def mended(self: Any, batch_data: Any) -> dict[str, Any]:
         answer = process(self, batch_data)
-        return answer | {"feature": list(answer["feature"])}  # a matrix is not taken apart, a list is
+        return answer | {
+            "feature": list(answer["feature"])
+        }  # a matrix is not taken apart, a list is
 
     ImageFeatureRunnerPredictor.process = mended
     return create_pipeline(config=pipeline_config(), device="cpu")
@@ -135,7 +137,9 @@ def ask(client: Any, case: Case, keys: dict[str, str], files_url: str) -> Any:
     content = case.raw
     if content is None and case.body is not None:
         content = json.dumps(resolved(case.body, keys, files_url)).encode()
-    headers = {"Content-Type": case.content_type} if case.content_type and content is not None else {}
+    headers = (
+        {"Content-Type": case.content_type} if case.content_type and content is not None else {}
+    )
     response = client.request(case.method, case.path, content=content, headers=headers, timeout=120)
     if case.key:
         keys[case.key] = response.json()["result"]["indexKey"]

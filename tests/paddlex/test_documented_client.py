@@ -14,7 +14,7 @@ from PIL import Image
 from tests.paddlex.cases import PICTURES
 
 # "Multi-language Service Call Example", Python, of the General Image Recognition pipeline tutorial.
-CLIENT = '''
+CLIENT = """
 import base64
 import pprint
 import sys
@@ -91,7 +91,7 @@ with open(output_image_path, "wb") as file:
 print(f"Output image saved at {output_image_path}")
 print("\\nDetected objects:")
 pprint.pp(result_infer["detectedObjects"])
-'''
+"""
 DIALECTS = {
     "3.0": "len({}['idMap'])",
     "3.7.2": "{}['imageCount']",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from recognition.drawing import FONT_FILE, FONT_PACKAGE
 from recognition.engine.devices import Device
 from recognition.engine.runtime import Runtime
 from recognition.engine.store import InstalledModel
@@ -18,6 +25,7 @@ from recognition.models import GalleryImage, State
 from recognition.services import index_child, index_files
 from tests import factories
 
+SIDE = Path(__file__).parent / "paddlex_side.py"
 DIMENSION = 64  # of the stub network
 FACTORIES = {"Flat": "Flat", "IVF": "IVF{lists},Flat", "HNSW32": "HNSW32"}
 
@@ -145,3 +153,35 @@ def index_directory(tmp_path: Path) -> Callable[..., Path]:
         return directory
 
     return write
+
+
+@pytest.fixture
+def in_paddlex(tmp_path: Path) -> Callable[..., dict]:
+    """`in_paddlex("load", ...)` has PaddleX itself do what `paddlex_side.py` calls so."""
+    for package in ("matplotlib", "scikit-image", "pycocotools"):
+        try:
+            version(package)
+        except PackageNotFoundError:
+            pytest.skip(f"PaddleX's extra `cv` is not installed: {package} is missing")
+
+    def run(name: str, **request) -> dict:
+        asked, answered = tmp_path / f"{name}-asked.json", tmp_path / f"{name}-answered.json"
+        asked.write_text(json.dumps(request))
+        done = subprocess.run(
+            [sys.executable, str(SIDE), name, str(asked), str(answered)],
+            capture_output=True,
+            text=True,
+            env=os.environ
+            | {
+                "PADDLE_PDX_CACHE_HOME": str(tmp_path / "cache"),
+                "PADDLE_PDX_LOCAL_FONT_FILE_PATH": str(
+                    Path(str(resources.files(FONT_PACKAGE) / FONT_FILE))
+                ),
+                "MPLCONFIGDIR": str(tmp_path / "cache"),
+                "MPLBACKEND": "agg",
+            },
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(answered.read_text())
+
+    return run

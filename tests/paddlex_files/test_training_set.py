@@ -143,7 +143,9 @@ def test_it_remembers_what_is_asked(shelf, tmp_path):
 def test_the_command_and_the_checker_of_paddlex(shelf, tmp_path, capsys, in_paddlex):
     call_command("export_training_set", catalogue=shelf.name, output=str(tmp_path / "set"))
     assert "Train.num_classes=9" in capsys.readouterr().out
-    answer = in_paddlex("check_dataset", dataset=str(tmp_path / "set"), output=str(tmp_path / "out"))
+    answer = in_paddlex(
+        "check_dataset", dataset=str(tmp_path / "set"), output=str(tmp_path / "out")
+    )
     assert answer["check_pass"] is True
     assert answer["dataset_type"] == "ShiTuRecDataset"
     found = answer["attributes"]

@@ -15,7 +15,7 @@ from django.urls import resolve
 
 from recognition.errors import Conflict
 from recognition.middleware import ActorMiddleware
-from recognition.models import Action, AuditEntry, GalleryImage, Job, Source
+from recognition.models import Action, AuditEntry, GalleryImage, Job, Source, State
 from recognition.services import (
     audit,
     catalogues,
@@ -59,6 +59,11 @@ def _purge(c):
     trash.purge(c, [tea])
 
 
+def _retry(c):
+    c.images.update(state=State.FAILED)
+    gallery.retry(c.images.all())
+
+
 def _invite(c):
     return members.invite(c, "a@example.com", "viewer", by=c.owner, link=lambda text: text)
 
@@ -79,7 +84,7 @@ VERBS = {
     Action.IMAGE_CHANGE: lambda c: gallery.set_box(c.images.first(), [0, 0, 20, 20]),
     Action.IMAGE_MOVE: lambda c: gallery.move_images(c.images.all(), c.products.first()),
     Action.IMAGE_REMOVE: lambda c: gallery.remove_images(c, c.images.all()),
-    Action.IMAGE_RETRY: lambda c: gallery.retry(c.images.all()),
+    Action.IMAGE_RETRY: _retry,
     Action.IMAGE_REEMBED: gallery.reembed,
     Action.MEMBER_ADD: lambda c: members.add(c, factories.user(), "viewer"),
     Action.MEMBER_CHANGE: lambda c: members.change(
@@ -135,6 +140,7 @@ def test_an_act_upon_many_is_one_entry_with_its_count(catalogue):
         lambda c: gallery.add_image(c, "tea", factories.picture(1), by=None),
         lambda c: gallery.remove_numbers(c, [99]),
         lambda c: trash.put(c, []),
+        lambda c: gallery.retry(c.images.all()),
         lambda c: quotas.change(c, images=None),
     ],
 )

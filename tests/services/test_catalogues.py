@@ -30,7 +30,13 @@ def test_a_model_that_is_not_installed_is_refused_with_the_ways_to_get_it(user):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("metric", "hamming"), ("index_type", "LSH"), ("det_threshold", 2), ("top_k", 0), ("name", "")],
+    [
+        ("metric", "hamming"),
+        ("index_type", "LSH"),
+        ("det_threshold", 2),
+        ("top_k", 0),
+        ("name", ""),
+    ],
 )
 def test_an_option_out_of_range_is_named(catalogue, option, value):
     with pytest.raises(BadInput) as caught:
@@ -39,6 +45,20 @@ def test_an_option_out_of_range_is_named(catalogue, option, value):
         else:
             catalogues.change(catalogue, **{option: value})
     assert caught.value.field == option
+
+
+def test_another_crop_policy_has_every_picture_embedded_anew(catalogue, stub_engine, run_tasks):
+    with run_tasks():
+        image = factories.add(catalogue, "tea")
+    with run_tasks():
+        catalogues.change(catalogue, crop_policy="both")
+    assert set(Embedding.objects.filter(image=image).values_list("view", flat=True)) == {0, 1}
+
+
+def test_what_is_no_setting_is_refused(catalogue, user):
+    with pytest.raises(BadInput) as caught:
+        catalogues.change(catalogue, owner=user)
+    assert caught.value.field == "owner"
 
 
 def test_it_is_found_by_key_and_by_name_only_by_members(catalogue, user):

@@ -74,9 +74,7 @@ def test_every_change_moves_the_version(catalogue):
     assert moved()
 
 
-def test_a_removed_picture_leaves_no_row_no_vector_and_no_file(
-    catalogue, stub_engine, run_tasks
-):
+def test_a_removed_picture_leaves_no_row_no_vector_and_no_file(catalogue, stub_engine, run_tasks):
     with run_tasks():
         image = factories.add(catalogue, "tea")
     name = image.file.name
@@ -164,3 +162,9 @@ def test_a_box_somebody_gave_wins_over_detection(user, stub_engine, run_tasks):
     image.refresh_from_db()
     assert image.box == [4, 4, 30, 30]
     assert image.box_source == "given"
+
+
+def test_adding_many_costs_as_many_statements_as_one(catalogue, django_assert_max_num_queries):
+    new = [gallery.NewImage(f"p{n}", factories.picture(n), external_id=str(n)) for n in range(30)]
+    with django_assert_max_num_queries(14):
+        gallery.add_images(catalogue, new, by=catalogue.owner)

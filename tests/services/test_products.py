@@ -22,6 +22,7 @@ from recognition.models import (
     Match,
     Product,
     RecognitionQuery,
+    ShownLabel,
     State,
 )
 from recognition.services import gallery, indexing, products, queries, trash
@@ -177,6 +178,11 @@ def test_many_are_changed_at_once(catalogue):
 def test_it_is_named_in_the_language_that_is_asked_for(wanted, name):
     names = {"de": "Tee", "en": "tea in English", "zh-Hans": "茶"}
     assert Product(label="tea", names=names).name_in(wanted) == name
+
+
+def test_clients_that_know_one_name_are_told_the_chosen_one():
+    product = Product(label="tea", sku="T-1")
+    assert [product.shown(kind) for kind in ShownLabel] == ["tea", "T-1", "tea"]
 
 
 @given(st.text(alphabet="azAZ09-xX", max_size=40))
@@ -339,6 +345,13 @@ def test_where_pictures_are_cropped_otherwise_they_are_embedded_anew(stocked, as
         (other.index_id, 0),
         (other.index_id, 1),
     }
+
+
+def test_a_vector_without_a_picture_moves_only_where_it_serves(stocked):
+    GalleryImage.objects.filter(product__label="coffee").update(file="")
+    with pytest.raises(Conflict, match="without pictures"):
+        products.move([of(stocked, "coffee")], factories.catalogue(crop_policy="both"))
+    products.move([of(stocked, "coffee")], factories.catalogue())
 
 
 def test_a_product_that_moved_leaves_nothing_behind_that_shows_it(stocked, ask):

@@ -78,7 +78,9 @@ def test_a_picture_that_was_added_is_in_the_next_answer(stocked, ask, run_tasks)
 
 def test_a_picture_that_was_removed_is_in_no_answer(stocked, ask):
     gallery.remove_numbers(stocked, [2])
-    labels = [match.image.number for match in first(ask(3, rec_threshold=-1, top_k=9)).matches.all()]
+    labels = [
+        match.image.number for match in first(ask(3, rec_threshold=-1, top_k=9)).matches.all()
+    ]
     assert 2 not in labels
 
 

@@ -44,9 +44,7 @@ def test_a_picture_at_which_workers_keep_dying_is_failed(catalogue, settings):
     assert images.get().state == State.FAILED and "stopped 3 times" in images.get().error
 
 
-def test_resume_wakes_every_catalogue_once_and_the_questions(
-    catalogue, stub_engine, run_tasks
-):
+def test_resume_wakes_every_catalogue_once_and_the_questions(catalogue, stub_engine, run_tasks):
     for seed in range(3):
         factories.add(catalogue, "tea", seed)
     query = queries.submit(catalogue, factories.picture(1), by=None)

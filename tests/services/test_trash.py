@@ -9,7 +9,15 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from recognition.errors import Conflict, NotFound
-from recognition.models import Catalogue, Embedding, GalleryImage, Match, Product, State
+from recognition.models import (
+    Catalogue,
+    Embedding,
+    FeatureModel,
+    GalleryImage,
+    Match,
+    Product,
+    State,
+)
 from recognition.services import catalogues, gallery, products, queries, trash
 from tests import factories
 
@@ -84,6 +92,17 @@ def test_what_was_told_to_be_embedded_anew_meanwhile_is(tea, catalogue, run_task
     with run_tasks():
         trash.restore(tea)
     assert catalogue.images.get().state == State.DONE
+
+
+def test_where_another_network_was_chosen_meanwhile_it_is_embedded_by_that(
+    tea, catalogue, run_tasks
+):
+    other = FeatureModel.objects.create(name="stub_rec", digest="0" * 64, dimension=8)
+    trash.put(catalogue, [tea])
+    catalogue.index = catalogue.spaces.create(feature_model=other)
+    catalogue.save(update_fields=["index"])
+    trash.restore(tea)
+    assert catalogue.images.get().state == State.PENDING
 
 
 def test_what_is_not_there_cannot_be_removed_or_restored(tea, catalogue):

@@ -74,7 +74,7 @@ class Command(BaseCommand):
                     reason = answer.error.message if answer.error else "no answer"
                     self.stderr.write(f"line {entry.line_number}: {entry.path}: {reason}")
                 else:
-                    answers.append(SingleAnswer(entry.label, best_labels(answer.query)))
+                    answers.append(SingleAnswer(entry.label, queries.best_labels(answer.query)))
         if not answers:
             raise CommandError("not one picture was answered", returncode=progress.NOTHING_DONE)
         report = evaluate(answers)
@@ -128,13 +128,6 @@ def _worst(report: Report) -> Iterator[str]:
         yield "\ntaken for (times)"
     for mixed in report.confusions[:_SHOWN]:
         yield f"  {mixed.truth} -> {mixed.answer or 'unknown'} ({mixed.count})"
-
-
-def best_labels(query: RecognitionQuery) -> list[str]:
-    """Labels answered for the surest detection, best first."""
-    detections = query.detections.prefetch_related("matches").order_by("-det_score", "position")
-    surest = detections.first()
-    return [match.label for match in surest.matches.all()] if surest else []
 
 
 def _all_of(catalogue: Catalogue) -> float:
