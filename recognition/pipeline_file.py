@@ -1,4 +1,4 @@
-"""A pipeline configuration of PaddleX (`paddlex --get_pipeline_config PP-ShiTuV2`), read and written.
+"""A pipeline file of PaddleX (`paddlex --get_pipeline_config PP-ShiTuV2`), read and written.
 
 PaddleX evaluates texts as Python literals ("0.5" is a number, "None" is null) and ignores what it
 does not know, so that `rec_treshold: 0.9` changes nothing and nobody is told. Here every unknown
@@ -11,6 +11,7 @@ import ast
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -166,10 +167,8 @@ def _evaluated(content: dict[Any, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             value = _evaluated(value)
         elif isinstance(value, str):
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-                pass  # it is a text
+            with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                value = ast.literal_eval(value)  # otherwise it is a text
         found[str(key)] = value
     return found
 

@@ -252,6 +252,12 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "State": "recognition.models.State",
+        "IndexState": "recognition.models.IndexState",
+        "IndexType": "recognition.models.IndexType",
+        "Metric": "recognition.models.Metric",
+    },
 }
 # Our own token model takes the place of knox's, whose table nobody would use.
 MIGRATION_MODULES = {"knox": None}

@@ -13,4 +13,8 @@ os.environ["SHITU_LEASE_SECONDS"] = "5"
 
 from shitu_site.settings import *  # noqa: E402, F403
 
+# Two runs beside each other need two names.
+DATABASES["default"]["TEST"] = {  # noqa: F405
+    "NAME": os.environ.get("SHITU_TEST_DATABASE", "test_shitu")
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

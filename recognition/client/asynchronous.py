@@ -121,9 +121,9 @@ class AsyncPipeline:
         if name is not None:
             body["catalogue"] = name
         bar = Bar("build", len(pairs), shown=self._progress)
-        key, before = "", 0
+        key = ""
         try:
-            for chunk in await self._chunks(pairs):
+            async for chunk in _chunks(pairs):
                 if not key:
                     body |= {"imageLabelPairs": chunk, "wait": False}
                     # Sent again after a broken connection it might make two indexes.
@@ -131,7 +131,6 @@ class AsyncPipeline:
                     key = made["indexKey"]
                 else:
                     await self._add(key, chunk)
-                before += len(chunk)
             await self._embedded(key, bar)
         except BaseException:
             if key:
@@ -153,7 +152,7 @@ class AsyncPipeline:
         bar = Bar("append", len(pairs), shown=self._progress)
         added: list[int] = []
         try:
-            for chunk in await self._chunks(pairs):
+            async for chunk in _chunks(pairs):
                 added += await self._add(key, chunk)
             if pairs:
                 await self._embedded(key, bar)
@@ -258,11 +257,6 @@ class AsyncPipeline:
             self._uploaded[known] = answer.json()["indexKey"]
         return self._uploaded[known]
 
-    async def _chunks(
-        self, pairs: Sequence[tuple[Callable[[], bytes], str]]
-    ) -> Sequence[list[dict[str, str]]]:
-        return await asyncio.to_thread(lambda: list(_chunks(pairs)))
-
     async def _add(self, key: str, chunk: list[dict[str, str]]) -> list[int]:
         body = {"imageLabelPairs": chunk, "indexKey": key, "wait": False}
         return list((await self.transport.paddlex("shitu-index-add", body))["ids"])
@@ -303,11 +297,14 @@ async def _next(
         sys.stderr.write(f"skipped: {error}\n")
 
 
-def _chunks(pairs: Sequence[tuple[Callable[[], bytes], str]]) -> Iterable[list[dict[str, str]]]:
+async def _chunks(
+    pairs: Sequence[tuple[Callable[[], bytes], str]],
+) -> AsyncIterator[list[dict[str, str]]]:
+    """The pairs as they go out, read when their turn comes."""
     chunk: list[dict[str, str]] = []
     size = 0
     for load, label in pairs:
-        image = base64.b64encode(load()).decode()
+        image = base64.b64encode(await asyncio.to_thread(load)).decode()
         if chunk and (len(chunk) >= _CHUNK_PICTURES or size + len(image) > _CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0

@@ -22,8 +22,9 @@ Input: TypeAlias = "Picture | Iterable[Input]"
 
 # paddlex/inference/common/batch_sampler/image_batch_sampler.py, and what we read besides.
 SUFFIXES: Final = frozenset(
-    "bmp dib jpeg jpg png webp pbm pgm ppm pnm sr ras tiff tif gif avif".split()
-)
+    ("bmp", "dib", "jpeg", "jpg", "png", "webp", "pbm", "pgm", "ppm", "pnm", "sr", "ras", "tiff",
+     "tif", "gif", "avif")
+)  # fmt: skip
 _PAGED: Final = {"tif", "tiff"}
 _URL_SECONDS: Final = 15.0
 _SHOWN: Final = 5
@@ -217,8 +218,8 @@ def _checked(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
     if pixels.dtype != np.uint8 or not (grey or colour):
         raise BadInput(
-            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture; give uint8 of "
-            "shape (H, W, 3) in BGR order, as cv2.imread does",
+            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture; give uint8 "
+            "of shape (H, W, 3) in BGR order, as cv2.imread does",
             field="input",
         )
     return pixels

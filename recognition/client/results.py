@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from PIL import Image
 
 from recognition.client import inputs
 
+# Inside the class `str` is PaddleX's property.
+_Text: TypeAlias = str
+_Place: TypeAlias = str | Path
 _unnamed = count(1)
 
 
@@ -29,13 +32,13 @@ class ShiTuResult(dict[str, Any]):
     """
 
     def __init__(
-        self, input_path: str | None, boxes: list[dict[str, Any]], load: Callable[[], bytes]
+        self, input_path: _Text | None, boxes: list[dict[_Text, Any]], load: Callable[[], bytes]
     ) -> None:
         super().__init__(input_path=input_path, boxes=boxes)
         self._load = load
         self._name = ""
 
-    def __missing__(self, key: str) -> npt.NDArray[np.uint8]:
+    def __missing__(self, key: _Text) -> npt.NDArray[np.uint8]:
         if key != "input_img":
             raise KeyError(key)
         self._pixels = getattr(self, "_pixels", None)
@@ -44,16 +47,16 @@ class ShiTuResult(dict[str, Any]):
         return self._pixels
 
     @property
-    def json(self) -> dict[str, dict[str, Any]]:
+    def json(self) -> dict[_Text, dict[_Text, Any]]:
         """`{"res": {...}}` of plain Python values."""
         return {"res": dict(self)}
 
     @property
-    def str(self) -> dict[str, dict[str, Any]]:
+    def str(self) -> dict[_Text, dict[_Text, Any]]:
         return self.json
 
     @property
-    def img(self) -> dict[str, Image.Image]:
+    def img(self) -> dict[_Text, Image.Image]:
         """`{"res": image}`: the picture with every box and its best label."""
         from recognition import drawing  # needs the font, which only drawing does
 
@@ -75,15 +78,13 @@ class ShiTuResult(dict[str, Any]):
         )
         sys.stdout.write(f"{text}\n")
 
-    def save_to_json(
-        self, save_path: str | Path, indent: int = 4, ensure_ascii: bool = False
-    ) -> None:
+    def save_to_json(self, save_path: _Place, indent: int = 4, ensure_ascii: bool = False) -> None:
         """Save it to a `.json` file, or as `{stem}.json` into a directory."""
         target = self._target(save_path, "application/json", f"{self._stem}.json")
         text = json.dumps(dict(self), indent=indent, ensure_ascii=ensure_ascii)
         target.write_text(text, encoding="utf-8")
 
-    def save_to_img(self, save_path: str | Path) -> None:
+    def save_to_img(self, save_path: _Place) -> None:
         """Save the drawn picture to an image file, or as `{stem}_res{suffix}` into a directory."""
         suffix = Path(self["input_path"] or "").suffix
         if not _is(f"x{suffix}", "image/"):
@@ -91,20 +92,20 @@ class ShiTuResult(dict[str, Any]):
         target = self._target(save_path, "image/", f"{self._stem}_res{suffix}")
         self.img["res"].save(target)
 
-    def save_all(self, save_path: str | Path) -> None:
+    def save_all(self, save_path: _Place) -> None:
         """Both files into a directory."""
         self.save_to_json(save_path)
         self.save_to_img(save_path)
 
     @property
-    def _stem(self) -> Any:
+    def _stem(self) -> _Text:
         """Of the input; what has no name gets one that no other result has."""
         if self["input_path"]:
             return Path(self["input_path"]).stem
         self._name = self._name or f"{int(time.time())}_{next(_unnamed):04}"
         return self._name
 
-    def _target(self, save_path: Any, kind: Any, name: Any) -> Path:
+    def _target(self, save_path: _Place, kind: _Text, name: _Text) -> Path:
         path = Path(save_path)
         target = path if _is(path.name, kind) else path / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,16 +14,15 @@ from recognition.search import wire
 from recognition.search.nearest import Neighbour, Question, nearest_many
 from recognition.search.wire import Vectors
 
-_BLUR = 0.75
+_BLUR = 0.5
 
 
 def questions(space: VectorIndex, count: int) -> Vectors:
     """Up to `count` made-up questions (n, D): vectors of the space, each moved a little.
 
-    A vector would find itself, however bad the index; moved to a cosine of ~0.8 it is as far from
-    its neighbours as a photo of a product is from that product's pictures. It is moved along the
-    difference of two other vectors, because features vary in a few directions much more than in
-    the rest: noise from all directions makes questions that no picture asks.
+    A vector would find itself, however bad the index; moved to a cosine of ~0.9, in any direction,
+    it is a picture that is not there. Further out lie questions that no photo asks and that no
+    graph answers well: with a cosine of 0.8 the effort doubled for nothing (docs/search.md).
     """
     rng = np.random.default_rng()
     with wire.cursor() as cur:
@@ -42,9 +41,8 @@ def questions(space: VectorIndex, count: int) -> Vectors:
             binary=True,
         )
         vectors = wire.read_halves([row[0] for row in cur.fetchall()])
-    noise = np.roll(vectors, 1, axis=0) - np.roll(vectors, 2, axis=0)
-    length = np.linalg.norm(noise, axis=1, keepdims=True)
-    noise /= np.where(length > 0, length, 1)
+    noise = rng.standard_normal(vectors.shape, dtype=np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     moved = vectors + _BLUR * noise
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""The client of PaddleX's documentation, unchanged but for the address, against the running site."""
+"""The client of PaddleX's documentation, unchanged but for the address, on the running site."""
 
 from __future__ import annotations
 

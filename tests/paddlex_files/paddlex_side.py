@@ -111,10 +111,16 @@ def thorough(index):
 
 
 def check_dataset(dataset: str, output: str) -> dict:
-    """PaddleX's own check before it trains PP-ShiTuV2_rec on a data set."""
+    """PaddleX's own check before it trains PP-ShiTuV2_rec on a data set.
+
+    Its histogram sets a font in a way that today's matplotlib refuses, whatever the data set.
+    """
+    from matplotlib.axes import Axes
     from paddlex.modules.general_recognition import ShiTuRecDatasetChecker
     from paddlex.utils.config import AttrDict
 
+    set_xticks = Axes.set_xticks
+    Axes.set_xticks = lambda axes, ticks, **options: set_xticks(axes, ticks)
     config = AttrDict(
         Global=AttrDict(
             model="PP-ShiTuV2_rec", mode="check_dataset", dataset_dir=dataset, output=output

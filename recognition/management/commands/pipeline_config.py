@@ -31,10 +31,7 @@ class Command(BaseCommand):
     ) -> None:
         try:
             found = catalogues.find(catalogue) if catalogue else None
-            if file is None:
-                config = pipeline_config.effective(found)
-            else:
-                config = self._given(file, found)
+            config = self._given(file, found) if file else pipeline_config.effective(found)
         except RecognitionError as error:
             raise CommandError(error.message) from error
         text = pipeline_file.write(config)
