@@ -74,6 +74,30 @@ def resume() -> None:
 
 
 @shared_task
+def tend_indexes() -> None:
+    """Build, drop and repair vector indexes as catalogues grow and shrink."""
+    from recognition.services import indexes
+
+    indexes.tend_all()
+
+
+@shared_task
+def measure_recall() -> None:
+    """Answer a sample of each large catalogue both ways, and search deeper where it misses."""
+    from recognition.services import indexes
+
+    indexes.measure_all()
+
+
+@shared_task
+def purge_trash() -> None:
+    """Remove for good what has been in the trash for too long."""
+    from recognition.services import trash
+
+    trash.purge_expired()
+
+
+@shared_task
 def purge_queries() -> None:
     """Remove questions that are older than they are kept."""
     from recognition.services import recovery

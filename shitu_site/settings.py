@@ -78,6 +78,10 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
+EMAIL_CONFIG = env.email_url("SHITU_EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+DEFAULT_FROM_EMAIL = env.str("SHITU_EMAIL_FROM", default="shitu@localhost")
+
 # --- Servers --------------------------------------------------------------------------------------
 _own_postgres = not env.str("DATABASE_URL", default="")
 _own_valkey = not env.str("REDIS_URL", default="")
@@ -97,8 +101,7 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             **_database.get("OPTIONS", {}),
-            # A generic plan can never use a partial index, and every vector index is one.
-            "options": "-c plan_cache_mode=force_custom_plan -c jit=off",
+            "options": "-c jit=off",  # no answer takes long enough to be worth compiling
         },
     }
 }
@@ -130,7 +133,14 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(SHITU_VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "resume": {"task": "recognition.tasks.resume", "schedule": 15.0, "options": {"expires": 15}},
+    "tend-indexes": {
+        "task": "recognition.tasks.tend_indexes",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "measure-recall": {"task": "recognition.tasks.measure_recall", "schedule": 6 * 3600.0},
     "purge-queries": {"task": "recognition.tasks.purge_queries", "schedule": 3600.0},
+    "purge-trash": {"task": "recognition.tasks.purge_trash", "schedule": 3600.0},
     "forget-job-files": {"task": "recognition.tasks.forget_job_files", "schedule": 86_400.0},
 }
 
@@ -143,6 +153,8 @@ SHITU_FEATURE_MODEL = env.str("SHITU_FEATURE_MODEL", default="starter_rec")
 SHITU_BATCH_SIZE = env.int("SHITU_BATCH_SIZE", default=16)
 SHITU_LEASE_SECONDS = env.int("SHITU_LEASE_SECONDS", default=60)
 SHITU_MAX_ATTEMPTS = env.int("SHITU_MAX_ATTEMPTS", default=3)
+SHITU_INDEX_MEMORY_MB = env.int("SHITU_INDEX_MEMORY_MB", default=1024)
+SHITU_INDEX_WORKERS = env.int("SHITU_INDEX_WORKERS", default=2)
 SHITU_WORKER_GONE_SECONDS = env.int("SHITU_WORKER_GONE_SECONDS", default=20)
 SHITU_ANSWER_TIMEOUT = env.float("SHITU_ANSWER_TIMEOUT", default=30.0)
 SHITU_KEEP_QUERIES_DAYS = env.int("SHITU_KEEP_QUERIES_DAYS", default=30)

@@ -7,14 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("SHITU_MODELS_DIR", str(ROOT / "var" / "models"))
-os.environ["SHITU_VAR_DIR"] = str(ROOT / "var" / "tests")
+# Two runs beside each other need two names.
+os.environ["SHITU_VAR_DIR"] = str(ROOT / "var" / os.environ.get("SHITU_TEST_RUN", "tests"))
 os.environ["SHITU_SECRET_KEY"] = "only-for-tests-" + "x" * 32
 os.environ["SHITU_LEASE_SECONDS"] = "5"
 
 from shitu_site.settings import *  # noqa: E402, F403
 
-# Two runs beside each other need two names.
-DATABASES["default"]["TEST"] = {  # noqa: F405
-    "NAME": os.environ.get("SHITU_TEST_DATABASE", "test_shitu")
-}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

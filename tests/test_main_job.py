@@ -39,7 +39,7 @@ def add_all(catalogue, pairs: list[tuple[Path, str]]) -> None:
         )
 
 
-def wait_until_embedded(catalogue, seconds: float = 120) -> None:
+def wait_until_embedded(catalogue, seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while GalleryImage.objects.filter(catalogue=catalogue).exclude(state=State.DONE).exists():
         failed = GalleryImage.objects.filter(catalogue=catalogue, state=State.FAILED).first()

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import IO, Any, ClassVar, TypeVar
 
 from django.conf import settings
+from django.http import StreamingHttpResponse
+from django.utils.http import content_disposition_header
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
@@ -70,13 +72,17 @@ class ApiView(GenericViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        limit = self.most_bytes()
         # Django counts only what is no file; this counts all of it, before any of it is read.
         if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
             raise TooLarge(
-                f"the request has more than {limit:,} bytes (SHITU_MAX_BODY_BYTES); "
-                "send fewer pictures at once"
+                f"the request has more than the {limit:,} bytes that this site accepts here; "
+                "send less at once"
             )
+
+    def most_bytes(self) -> int:
+        """How large a body may be."""
+        return int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
     def read(self, serializer: type[_Write], **options: Any) -> dict[str, Any]:
         """The body, checked; raises ValidationError naming each field that is wrong."""
@@ -167,3 +173,10 @@ def form_json(
     """A `JsonText` that the OpenAPI document shows as the text it is."""
     field = extend_schema_field({"type": "string", "description": description})(JsonText)
     return field(inner, **options)
+
+
+def as_csv(lines: Iterable[str], name: str) -> StreamingHttpResponse:
+    """A table that is written while it is sent, offered as a file of that name."""
+    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = str(content_disposition_header(True, name))
+    return response

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import django_filters
+from django.conf import settings
 from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import extend_schema
+from django.utils.http import content_disposition_header
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
 
-from recognition.api.base import ReadSerializer
+from recognition.api import pictures
+from recognition.api.base import ReadSerializer, WriteSerializer, as_csv
+from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
-from recognition.models import Job, JobLine, LineResult, State
+from recognition.errors import Conflict, NotFound
+from recognition.models import Job, JobLine, LineResult, Role, State, User
+from recognition.services import exports, imports, jobs
 
 
 class JobSerializer(ReadSerializer):
+    """Work over many rows: `done + failed` of `total` lines are behind it."""
+
+    url = serializers.SerializerMethodField()
+    report = serializers.SerializerMethodField(help_text="What became of each line, as CSV.")
+    file = serializers.SerializerMethodField(  # type: ignore[assignment]
+        help_text="The ZIP of an export that is done, else null."
+    )
     started_by = serializers.CharField(source="started_by.username", default=None, allow_null=True)
 
     class Meta:
         model = Job
         fields = [
             "key",
+            "url",
             "kind",
             "state",
             "error",
@@ -37,8 +55,48 @@ class JobSerializer(ReadSerializer):
             "started_by",
             "created_at",
             "finished_at",
+            "report",
+            "file",
         ]
         read_only_fields = fields
+
+    def get_url(self, job: Job) -> str:
+        return self._address("api:job", job)
+
+    def get_report(self, job: Job) -> str:
+        return self._address("api:job-report", job)
+
+    @extend_schema_field({"type": "string", "nullable": True})
+    def get_file(self, job: Job) -> str | None:
+        if job.kind != Job.Kind.EXPORT or job.state != State.DONE or not job.file:
+            return None
+        return self._address("api:job-file", job)
+
+    def _address(self, route: str, job: Job) -> str:
+        # The gate found the catalogue already; asking each row for it would be a query a row.
+        key = self.context["view"].catalogue.key
+        return reverse(route, [key, job.key], request=self.context["request"])
+
+
+class ImportForm(WriteSerializer):
+    """A ZIP, CSV or XLSX file; what it is, its content says."""
+
+    file = serializers.FileField()
+    dry_run = serializers.BooleanField(
+        default=False, help_text="Judge every line and add nothing."
+    )
+
+
+class ExportJson(WriteSerializer):
+    embeddings = serializers.BooleanField(
+        default=False, help_text="With the vectors, for a site that has the same feature model."
+    )
+
+
+Retrying = inline_serializer(
+    "Retrying",
+    {"retried": serializers.IntegerField(help_text="Failed lines that are done again.")},
+)
 
 
 class JobLineSerializer(ReadSerializer):
@@ -97,8 +155,124 @@ class JobListView(ListModelMixin, _Jobs):
 class JobView(_Jobs):
     @extend_schema(operation_id="jobs_retrieve")
     def retrieve(self, request: Request, key: UUID, job: UUID) -> Response:
-        """A job: `done + failed` of `total` lines are behind it."""
+        """A job and how far it is."""
         return Response(self.get_serializer(self.job()).data)
+
+
+_STARTED: dict[str, Any] = {
+    "parameters": [
+        OpenApiParameter(
+            "Location", str, OpenApiParameter.HEADER, response=[201], description="Its url."
+        )
+    ],
+    "responses": {201: JobSerializer},
+}
+
+
+class _Start(_Jobs):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    def started(self, job: Job) -> Response:
+        shown = self.get_serializer(job).data
+        return Response(shown, status=201, headers={"Location": shown["url"]})
+
+
+class ImportView(_Start):
+    parser_classes = [MultiPartParser]
+
+    def most_bytes(self) -> int:
+        return int(settings.SHITU_MAX_IMPORT_BYTES)
+
+    @extend_schema(
+        operation_id="imports_start", request={"multipart/form-data": ImportForm}, **_STARTED
+    )
+    @idempotent
+    def create(self, request: Request, key: UUID) -> Response:
+        """Add many pictures and products from one file, as a job; its report has every line.
+
+        PaddleX's gallery.txt with its pictures in a ZIP, a ZIP with a folder for every label, a CSV
+        or XLSX manifest (alone or in a ZIP with its pictures), Google Product Search's bulk CSV, an
+        export of this platform.
+        """
+        data = self.read(ImportForm)
+        return self.started(
+            imports.start(
+                self.catalogue,
+                data["file"],
+                by=cast(User, request.user),
+                name=data["file"].name or "",
+                dry_run=data["dry_run"],
+            )
+        )
+
+
+class ExportView(_Start):
+    @extend_schema(operation_id="exports_start", request=ExportJson, **_STARTED)
+    @idempotent
+    def create(self, request: Request, key: UUID) -> Response:
+        """Write the whole catalogue into a ZIP, as a job; `file` is its address when it is done."""
+        data = self.read(ExportJson)
+        by = cast(User, request.user)
+        return self.started(exports.start(self.catalogue, by=by, embeddings=data["embeddings"]))
+
+
+class JobCancelView(_Jobs):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(operation_id="jobs_cancel", request=None, responses={200: JobSerializer})
+    def create(self, request: Request, key: UUID, job: UUID) -> Response:
+        """Stop a job; what it did stays. 409 when it has ended already."""
+        found = self.job()
+        jobs.cancel(found, by=cast(User, request.user))
+        return Response(self.get_serializer(found).data)
+
+
+class JobRetryView(_Jobs):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(operation_id="jobs_retry", request=None, responses={200: Retrying})
+    def create(self, request: Request, key: UUID, job: UUID) -> Response:
+        """Do the failed lines again, and those a stopped job never came to.
+
+        409 while it runs, and when nothing failed.
+        """
+        return Response({"retried": jobs.retry(self.job(), by=cast(User, request.user))})
+
+
+class JobReportView(_Jobs):
+    sparse = False
+
+    @extend_schema(operation_id="jobs_report", responses={(200, "text/csv"): OpenApiTypes.STR})
+    def retrieve(self, request: Request, key: UUID, job: UUID) -> HttpResponseBase:
+        """All lines of its report as CSV: line, result, reason, image, text."""
+        return as_csv(jobs.report(self.job()), f"{job}.csv")
+
+
+class JobFileView(_Jobs):
+    sparse = False
+    roles = {"retrieve": Role.EDITOR}
+
+    @extend_schema(
+        operation_id="jobs_file",
+        responses={(200, "application/zip"): OpenApiTypes.BINARY, 409: None},
+    )
+    def retrieve(self, request: Request, key: UUID, job: UUID) -> HttpResponseBase:
+        """The ZIP of an export. 409 before it is done, 404 once it was forgotten."""
+        found = self.job()
+        if found.kind != Job.Kind.EXPORT:
+            raise NotFound("only an export has a file to fetch")
+        if found.state != State.DONE:
+            raise Conflict(f"there is no file yet: this export is {found.get_state_display()}")
+        if not found.file:
+            raise NotFound(
+                f"the file is gone: exports are kept for {jobs.KEEP_FILES_DAYS} days; export again"
+            )
+        response = pictures.stored(request, str(found.file.name))
+        response["Content-Disposition"] = content_disposition_header(True, found.source_name)
+        return response
 
 
 class JobLineListView(ListModelMixin, _Jobs):

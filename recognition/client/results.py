@@ -66,7 +66,8 @@ class ShiTuResult(dict[str, Any]):
             known = label is not None
             text = f"{label} {score:.2f}" if known else "?"
             kind: drawing.Kind = "match" if known else "unknown"
-            boxes.append(drawing.AnnotatedBox(*box["coordinate"], text, kind))
+            x1, y1, x2, y2 = box["coordinate"]
+            boxes.append(drawing.AnnotatedBox(x1, y1, x2, y2, text, kind))
         return {"res": drawing.annotate(self["input_img"][:, :, ::-1], boxes)}
 
     def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:

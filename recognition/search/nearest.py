@@ -257,14 +257,23 @@ def _exact(branch: _Branch, listed: str) -> str:
 
     Without a cast on `emb` no index of ours matches the expression: the scan is exact for sure.
     """
-    limit = "" if branch.plan.candidates is None else f"ORDER BY d LIMIT {branch.plan.candidates}"
-    return (
-        "SELECT c.image_id, g.number, p.id AS product_id, p.label, c.d, c.view, p.catalogue_id"
-        " FROM (SELECT e.image_id, e.view, e.emb <#> q.v AS d FROM recognition_embedding e"
+    vectors = (
+        "SELECT e.image_id, e.view, e.emb <#> q.v AS d FROM recognition_embedding e"
         f" WHERE e.space_id IN ({_literals(branch.spaces)})"
         f" AND e.image_id {'IN' if branch.among else 'NOT IN'} (SELECT id FROM {listed})"
-        f" {limit}) c JOIN recognition_galleryimage g ON g.id = c.image_id"
-        " JOIN recognition_product p ON p.id = g.product_id"
+    )
+    about = (
+        "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
+        " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
+        " WHERE g.id = c.image_id"
+    )
+    if branch.plan.candidates is not None:
+        # OFFSET 0: looked up one by one, also by a plan made when the tables were still small.
+        vectors += f" ORDER BY d LIMIT {branch.plan.candidates}"
+        about += " OFFSET 0"
+    return (
+        "SELECT c.image_id, x.number, x.product_id, x.label, c.d, c.view, x.catalogue_id"
+        f" FROM ({vectors}) c CROSS JOIN LATERAL ({about}) x"
     )
 
 

@@ -106,7 +106,7 @@ def build(space: VectorIndex, name: str, lists: int, memory: int) -> None:
         f" ((emb::halfvec({dimension:d})) halfvec_ip_ops) WITH ({options})"
         f" WHERE space_id = {space.pk:d}"
     )
-    workers = getattr(settings, "SHITU_INDEX_WORKERS", 2)
+    workers = settings.SHITU_INDEX_WORKERS
     try:
         _build(statement, memory, workers)
     except OperationalError as error:

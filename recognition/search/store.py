@@ -59,6 +59,17 @@ def remove_images(image_ids: Sequence[int]) -> int:
         return cur.rowcount
 
 
+def keep_views(space: VectorIndex, image_ids: Sequence[int], views: Sequence[int]) -> int:
+    """Remove the vectors of these images of any other view; returns how many."""
+    with wire.cursor() as cur:
+        cur.execute(
+            f"DELETE FROM recognition_embedding WHERE space_id = {space.pk:d}"
+            " AND image_id = ANY(%s::bigint[]) AND view <> ALL(%s::smallint[])",
+            [list(image_ids), list(views)],
+        )
+        return cur.rowcount
+
+
 def remove_space(space: VectorIndex) -> int:
     """Remove every vector of a space; returns how many. Its index goes with the next sweep."""
     with wire.cursor() as cur:

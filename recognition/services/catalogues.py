@@ -29,7 +29,7 @@ from recognition.models import (
     User,
     VectorIndex,
 )
-from recognition.services import audit, feature_models, files, gallery
+from recognition.services import audit, feature_models, files, gallery, indexes
 
 SETTINGS = frozenset(
     {
@@ -140,7 +140,8 @@ def create(
 def change(catalogue: Catalogue, **options: Any) -> Catalogue:
     """Change settings of a catalogue; the very next answer follows them.
 
-    `metric` changes how scores are expressed (vectors have unit length, so no vector moves),
+    `metric` changes how scores are expressed (vectors have unit length, so no vector moves); the
+    recognition threshold is translated with it unless another is given.
     `index_type` what the index is built as when it is next looked after, and another crop policy
     has every image embedded anew. Raises BadInput naming the field, Conflict for a name the owner
     already uses.
@@ -168,6 +169,12 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
         check(catalogue)
         if not changes:
             return catalogue
+        if "index_type" in for_index:
+            indexes.set_type(index, IndexType(for_index["index_type"]))
+        if "metric" in for_index:
+            indexes.set_metric(index, Metric(for_index["metric"]))
+            if "rec_threshold" not in options:
+                catalogue.refresh_from_db(fields=["rec_threshold"])
         try:
             with transaction.atomic():
                 catalogue.save(update_fields=[*options, "changed_at"])
@@ -175,10 +182,6 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
             raise Conflict(
                 f"the owner already has a catalogue named “{catalogue.name}”", field="name"
             ) from error
-        if for_index:
-            VectorIndex.objects.filter(pk=index.pk).update(**for_index)
-            for name, value in for_index.items():
-                setattr(index, name, value)
         if "crop_policy" in changes:
             # After the commit: workers lock images before their catalogue, which is locked here.
             transaction.on_commit(partial(gallery.reembed, catalogue))

@@ -32,7 +32,10 @@ def keep(name: str, data: bytes) -> str:
 
 
 def read(name: str) -> bytes:
-    """The bytes stored under `name`."""
+    """The bytes stored under `name`. Raises FileNotFoundError, also for the empty name of an image
+    that came without a picture."""
+    if not name:
+        raise FileNotFoundError("there is no picture, only a vector")
     with default_storage.open(name) as file:
         return file.read()
 

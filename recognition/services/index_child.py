@@ -43,6 +43,7 @@ _OUTER: Final = (b"IxM2", b"IxMp")
 _INNER: Final = {b"IxFI": "Flat", b"IxF2": "Flat", b"IwFl": "IVF", b"IHNf": "HNSW32"}
 _METRICS: Final = ("IP", "L2")  # by FAISS's number
 _OWN_MEMORY: Final = 2**30  # of an interpreter with numpy and faiss, in address space
+_DEPTH: Final = 3  # of collections in id_map.yaml: two, and one that a better message refuses
 _SHOWN: Final = 5
 
 
@@ -237,14 +238,20 @@ def _labels(path: Path) -> tuple[dict[int, str], str, str]:
     """Labels by id, index type and metric, with the meaning PyYAML gives them in PaddleX.
 
     PaddleX reads with FullLoader and applies `int` and `str`; SafeLoader resolves plain values in
-    the same way and makes no objects. Aliases are refused: a few hundred bytes of them unfold to
-    gigabytes, and PaddleX writes none.
+    the same way and makes no objects. Aliases and deep nesting are refused as soon as they come: a
+    few hundred bytes of the one unfold to gigabytes, the other takes a parser minutes.
     """
     data = path.read_bytes()
     try:
+        depth = 0
         for event in yaml.parse(data, Loader=yaml.CSafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise BadInput(f"{LABELS} holds YAML aliases (*{event.anchor:.20}); write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEPTH:
+                raise BadInput(
+                    f"{LABELS} is more than a list of ids and labels: it nests values, or repeats "
+                    "them by aliases"
+                )
         info = yaml.load(data, Loader=yaml.CSafeLoader)  # noqa: S506  (a SafeLoader in C)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
@@ -277,7 +284,7 @@ def _vectors(
         ) from error
     faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY)
+        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY)
         ids = faiss.vector_to_array(index.id_map).copy()
         base = faiss.downcast_index(index.index)
         if kind == "IVF":

@@ -317,7 +317,7 @@ def _lists(space: VectorIndex) -> int:
 def _memory(space: VectorIndex) -> int:
     """Bytes to build in: the whole graph if that is allowed, because spilling is far slower."""
     graph = space.vectors * (2 * space.feature_model.dimension + 60 * space.m)
-    most = getattr(settings, "SHITU_INDEX_MEMORY_MB", 1024) * 2**20
+    most = settings.SHITU_INDEX_MEMORY_MB * 2**20
     return int(min(max(_LEAST_MEMORY, 1.1 * graph), most))
 
 

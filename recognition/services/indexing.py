@@ -80,6 +80,8 @@ def embed_waiting(catalogue_id: int) -> bool:
 
 def _decode(image: GalleryImage) -> Pixels | str:
     """Pixels of the image's file, or the reason why there are none. Touches no database."""
+    if not image.file:
+        return "it came as a vector without a picture, so it cannot be embedded; add its picture"
     try:
         return images.decode(files.read(image.file.name))
     except RecognitionError as error:
@@ -212,9 +214,13 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
     """Vectors, states and the new version: all of it or nothing."""
     done = {crop.image.pk: crop.image for crop in crops}
     with transaction.atomic():
-        # Locked in one order everywhere, so that workers, removals and moves never deadlock.
+        # Locked in one order everywhere, so that workers, removals and moves never deadlock. Only
+        # what is still ours: an image that moved, got another box or was taken over by another
+        # worker meanwhile is embedded again.
         there = set(
-            GalleryImage.objects.filter(pk__in=done)
+            GalleryImage.objects.filter(
+                pk__in=done, catalogue=catalogue, lease_until=crops[0].image.lease_until
+            )
             .order_by("pk")
             .select_for_update(no_key=True)
             .values_list("pk", flat=True)
@@ -222,6 +228,7 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
         keep = [position for position, crop in enumerate(crops) if crop.image.pk in there]
         if not keep:
             return
+        search.keep_views(catalogue.require_index(), list(there), views(catalogue))
         search.store(
             catalogue.require_index(),
             [crops[position].image.pk for position in keep],

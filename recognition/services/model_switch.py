@@ -147,7 +147,8 @@ def missing(space: VectorIndex) -> Any:
     """Images that are embedded and have a picture, and lack a vector in `space` (a queryset)."""
     lacking = Q()
     for view in indexing.views(space.catalogue):
-        lacking |= ~Exists(Embedding.objects.filter(space=space, image=OuterRef("pk"), view=view))
+        there = Embedding.objects.filter(space=space, image=OuterRef("pk"), view=view)
+        lacking |= Q(~Exists(there))
     return _embeddable(space).filter(lacking)
 
 

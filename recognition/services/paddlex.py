@@ -148,7 +148,7 @@ def build(
             owner=user,
             metric=metric,
             index_type=index_type,
-            **{"max_detections": _MOST_DETECTIONS, **pipeline_config.site_options()},
+            max_detections=_MOST_DETECTIONS,
         )
         added = gallery.add_images(catalogue, new, by=user)
     if wait:

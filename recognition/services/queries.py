@@ -14,7 +14,7 @@ from django.db import transaction
 from recognition import tasks
 from recognition.errors import AnswerTimeout, BadInput, RecognitionError
 from recognition.images import Picture, check_box
-from recognition.models import Catalogue, RecognitionQuery, State, User
+from recognition.models import Catalogue, Match, RecognitionQuery, State, User
 from recognition.models.query import query_path
 from recognition.services import bell, files, quotas
 
@@ -169,6 +169,13 @@ def ask_all(
         yield next_answer()
 
 
+def shown_label(query: RecognitionQuery, match: Match) -> str:
+    """What PaddleX clients are told: label, SKU ... as the catalogue says."""
+    if match.product is None:
+        return match.label
+    return match.product.shown(query.catalogue.shown_label)
+
+
 def paddlex_result(query: RecognitionQuery, *, input_path: str | None = None) -> dict[str, Any]:
     """PaddleX's `ShiTuResult.json` of an answered query.
 
@@ -176,11 +183,11 @@ def paddlex_result(query: RecognitionQuery, *, input_path: str | None = None) ->
     that matches nothing has `[None]` for labels and scores, as PaddleX writes it.
     """
     boxes = []
-    for detection in query.detections.prefetch_related("matches"):
+    for detection in query.detections.prefetch_related("matches__product"):
         matches = list(detection.matches.all())
         boxes.append(
             {
-                "labels": [match.label for match in matches] or [None],
+                "labels": [shown_label(query, match) for match in matches] or [None],
                 "rec_scores": [match.score for match in matches] or [None],
                 "det_score": detection.det_score,
                 "coordinate": detection.coordinate,

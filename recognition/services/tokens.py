@@ -8,7 +8,8 @@ from datetime import timedelta
 from django.db import transaction
 
 from recognition.errors import BadInput
-from recognition.models import ApiToken, Catalogue, Role, User
+from recognition.models import Action, ApiToken, Catalogue, Role, User
+from recognition.services import audit
 
 LONGEST_DAYS = 3650
 
@@ -38,9 +39,12 @@ def create(
         user=user, name=name, role=role, expiry=timedelta(days=days) if days else None
     )
     token.catalogues.set(catalogues)
+    audit.record(Action.TOKEN_CREATE, token, catalogue=None, by=user, role=role)
     return token, text
 
 
+@transaction.atomic
 def revoke(token: ApiToken) -> None:
     """It opens nothing from now on."""
+    audit.record(Action.TOKEN_REVOKE, token, catalogue=None, by=token.user)
     token.delete()

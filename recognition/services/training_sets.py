@@ -137,7 +137,9 @@ def export_training_set(
             directory.rmdir()
         new.rename(directory)
     return TrainingSet(
-        *(len(written[name]) for name in ("train", "gallery", "query")),
+        train=len(written["train"]),
+        gallery=len(written["gallery"]),
+        query=len(written["query"]),
         num_classes=classes,
         held_back=len(labels) - classes,
         left_out=tuple(left_out),
@@ -237,14 +239,16 @@ def _write_picture(image: GalleryImage, directory: Path, *, crop: bool) -> str:
     Unique names in one folder, because PaddleX's checker copies pictures by their last name, and
     finds the data set by the one folder called `images`.
     """
-    data = files.read(image.file.name)
+    name = str(image.file)
+    data = files.read(name)
     if crop and image.box:
-        pixels = Box(*image.box, 1.0).crop(images.decode(data))
+        left, top, right, bottom = image.box
+        pixels = Box(left, top, right, bottom, 1.0).crop(images.decode(data))
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "PNG", compress_level=1)
         data, suffix = out.getvalue(), ".png"
     else:
-        suffix = PurePosixPath(image.file.name).suffix
+        suffix = PurePosixPath(name).suffix
     path = f"images/{image.number}{suffix}"
     (directory / path).write_bytes(data)
     return path

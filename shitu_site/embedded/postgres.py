@@ -144,8 +144,6 @@ def settings(sockets: Path) -> dict[str, str]:
         "shared_buffers": f"{shared // _MIB}MB",
         "random_page_cost": "1.1",
         "jit": "off",
-        # A generic plan can never use a partial index, which is what vector search has.
-        "plan_cache_mode": "force_custom_plan",
         # Each partition of the embedding table with its indexes takes locks in one query.
         "max_locks_per_transaction": "256",
         "dynamic_shared_memory_type": _dynamic_memory(),

@@ -109,3 +109,13 @@ def test_nobody_sees_nothing(catalogue):
     from django.contrib.auth.models import AnonymousUser
 
     assert not Catalogue.objects.visible_to(AnonymousUser()).exists()
+
+
+def test_another_metric_takes_the_threshold_along(catalogue):
+    catalogues.change(catalogue, rec_threshold=0.6)
+    catalogues.change(catalogue, metric="L2")
+    catalogue.refresh_from_db()
+    assert catalogue.rec_threshold == pytest.approx(0.8)  # 2 - 2 * 0.6
+    catalogues.change(catalogue, metric="IP", rec_threshold=0.7)
+    catalogue.refresh_from_db()
+    assert (catalogue.rec_threshold, catalogue.require_index().metric) == (0.7, "IP")

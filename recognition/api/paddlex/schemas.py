@@ -9,6 +9,7 @@ import json
 from typing import Any, TypeVar
 
 import pydantic
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest
 from pydantic import BaseModel, Field
 
@@ -115,7 +116,7 @@ def log_id(request: HttpRequest) -> str | None:
     """The `logId` that the body carries, if it is an object with one."""
     try:
         body = json.loads(request.body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, RequestDataTooBig):
         return None
     found = body.get("logId") if isinstance(body, dict) else None
     return found if isinstance(found, str) and found else None

@@ -1,0 +1,183 @@
+"""A configuration for the site, for a catalogue, and back to PaddleX."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from recognition import pipeline_file
+from recognition.errors import BadInput, Conflict, ModelUnavailable
+from recognition.services import catalogues, pipeline_config
+from tests import factories
+
+
+@pytest.fixture
+def starters(db, starter_models):
+    """The directories of the starter models, by name."""
+    from recognition.services import feature_models
+
+    feature_models.sync()
+    return {name: starter_models.get(name).directory for name in ("starter_det", "starter_rec")}
+
+
+@pytest.fixture
+def write(tmp_path, starters):
+    """`write(rec_topk=3)` is a pipeline file with the starter models and that in it."""
+
+    def file(**keys) -> Path:
+        parts = {
+            "Detection": {
+                "model_name": "PP-ShiTuV2_det",
+                "model_dir": str(starters["starter_det"]),
+            },
+            "Recognition": {
+                "model_name": "PP-ShiTuV2_rec",
+                "model_dir": str(starters["starter_rec"]),
+            },
+        }
+        path = tmp_path / "PP-ShiTuV2.yaml"
+        path.write_text(json.dumps({"SubModules": parts, **keys}), encoding="utf-8")
+        return path
+
+    return file
+
+
+def test_a_catalogue_gets_it(write, starters):
+    catalogue = catalogues.create("drinks", owner=factories.user())
+    config = pipeline_file.read(write(det_threshold=0.3, rec_threshold=0.6, rec_topk=3))
+    pipeline_config.apply(config, catalogue)
+    catalogue.refresh_from_db()
+    assert (catalogue.det_threshold, catalogue.rec_threshold, catalogue.top_k) == (0.3, 0.6, 3)
+    assert catalogue.detector == "starter_det"
+
+
+def test_other_weights_than_the_vectors_were_made_with_are_refused(write):
+    catalogue = factories.catalogue()
+    with pytest.raises(Conflict, match="stub_rec"):
+        pipeline_config.apply(pipeline_file.read(write(rec_topk=3)), catalogue)
+    catalogue.refresh_from_db()
+    assert catalogue.top_k == 5
+
+
+def test_new_catalogues_of_a_site_get_it(write, settings):
+    path = write(det_threshold=0.4, rec_threshold=0.3, rec_topk=9, Serving={"visualize": False})
+    settings.SHITU_PIPELINE_CONFIG = str(path)
+    options = pipeline_config.site_options()
+    assert options == {
+        "detector": "starter_det", "feature_model": "starter_rec",
+        "det_threshold": 0.4, "rec_threshold": 0.3, "top_k": 9,
+    }  # fmt: skip
+    assert not pipeline_config.site_visualize()
+    made = catalogues.create("x", owner=factories.user())
+    assert (made.top_k, made.detector, made.index.feature_model.name) == (
+        9, "starter_det", "starter_rec",
+    )  # fmt: skip
+    own = catalogues.create("y", owner=factories.user(), detector="", top_k=2)
+    assert (own.top_k, own.detector, own.rec_threshold) == (2, "", 0.3)
+
+
+def test_models_that_are_not_there_are_said(db, settings, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("rec_topk: 3")
+    with pytest.raises(ModelUnavailable, match="PP-ShiTuV2_det is not installed"):
+        pipeline_config.options(pipeline_file.read(path))
+    path.write_text("SubModules: {Detection: {model_dir: nowhere}}")
+    with pytest.raises(BadInput, match="nowhere holds no model"):
+        pipeline_config.options(pipeline_file.read(path))
+    settings.SHITU_PIPELINE_CONFIG = str(tmp_path / "missing.yaml")
+    with pytest.raises(BadInput, match="missing.yaml"):
+        pipeline_config.site()
+
+
+def test_a_detector_is_no_feature_model(write, starters):
+    parts = {"Recognition": {"model_name": "x", "model_dir": str(starters["starter_det"])}}
+    parts["Detection"] = {"model_name": "x", "model_dir": str(starters["starter_det"])}
+    with pytest.raises(BadInput, match="starter_det is not an embedder"):
+        pipeline_config.options(pipeline_file.read(write(SubModules=parts)))
+
+
+def test_fine_tuned_weights_are_installed_under_their_hash(
+    starters, tmp_path, settings, monkeypatch
+):
+    import shutil
+
+    settings.SHITU_MODELS_DIR = tmp_path / "models"
+    tuned = tmp_path / "tuned"
+    shutil.copytree(starters["starter_rec"], tuned)
+    (tuned / "shitu.json").unlink()
+    part = pipeline_file.ModelConfig("PP-ShiTuV2_rec", tuned)
+    model = pipeline_config.installed(part, "embedder")
+    assert model.name == f"PP-ShiTuV2_rec-{model.digest[:8]}"
+    assert pipeline_config.installed(part, "embedder") == model
+    # The same network with other preprocessing makes other vectors, so it is another model.
+    settings_file = tuned / "inference.yml"
+    settings_file.write_text(settings_file.read_text().replace("bilinear", "area"))
+    other = pipeline_config.installed(part, "embedder")
+    assert other.name != model.name and other.digest != model.digest
+
+
+def command(*arguments: str) -> tuple[str, str]:
+    out, err = StringIO(), StringIO()
+    call_command("pipeline_config", *arguments, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def test_the_command_writes_what_is_in_effect(write, tmp_path):
+    factories.user("ann")
+    catalogue = catalogues.create("drinks", owner=factories.user())
+    path = write(det_threshold=0.3, rec_topk=3, rec_treshold=1, SomeKey=5, device="gpu:1")
+    text, said = command(str(path), "--catalogue", "drinks")
+    assert "rec_treshold: unknown, changes nothing; is rec_threshold meant?" in said
+    assert "SomeKey: unknown" in said
+    assert "SHITU_DEVICE=gpu:1" in said
+    catalogue.refresh_from_db()
+    assert (catalogue.det_threshold, catalogue.top_k) == (0.3, 3)
+
+    # There and back again: the written file changes nothing and is written the same.
+    (tmp_path / "written.yaml").write_text(text, encoding="utf-8")
+    again, said = command(str(tmp_path / "written.yaml"), "--catalogue", "drinks")
+    assert again == text
+    assert "unknown" not in said
+    assert command("--catalogue", "drinks")[0] == text
+    _, said = command("--output", str(tmp_path / "site.yaml"))
+    assert pipeline_file.read(tmp_path / "site.yaml") == pipeline_config.effective()
+
+
+def test_the_command_names_what_is_wrong(write):
+    with pytest.raises(CommandError, match="rec_topk"):
+        command(str(write(rec_topk="many")))
+    with pytest.raises(CommandError, match="no catalogue"):
+        command("--catalogue", "nothing")
+
+
+def test_paddlex_loads_what_is_written(starters, tmp_path):
+    """Its own loader reads the file, and its predictors load the weights it names."""
+    path = tmp_path / "PP-ShiTuV2.yaml"
+    path.write_text(pipeline_file.write(pipeline_config.effective()), encoding="utf-8")
+    code = f"""
+import json
+from paddlex.inference.pipelines import load_pipeline_config
+from paddlex import create_model
+config = load_pipeline_config({str(path)!r})
+for part in config["SubModules"].values():
+    create_model(part["model_name"], model_dir=part["model_dir"], device="cpu")
+print(json.dumps(config))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PADDLE_PDX_CACHE_HOME": str(tmp_path / "cache"), "PATH": ""},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    config = json.loads(ran.stdout.splitlines()[-1])
+    assert config["pipeline_name"] == "PP-ShiTuV2"
+    assert config["SubModules"]["Recognition"]["model_dir"] == str(starters["starter_rec"])
+    assert (config["det_threshold"], config["rec_threshold"], config["rec_topk"]) == (0.5, 0.5, 5)
