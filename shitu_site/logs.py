@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
 
-def _one_line_a_request(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _one_line_a_request(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """The end of a request says everything its start does."""
     if event.get("event") in ("request_started", "task_started"):
         raise structlog.DropEvent

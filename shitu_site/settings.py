@@ -161,6 +161,14 @@ SHITU_KEEP_QUERIES_DAYS = env.int("SHITU_KEEP_QUERIES_DAYS", default=30)
 SHITU_TRASH_DAYS = env.int("SHITU_TRASH_DAYS", default=30)
 SHITU_INVITATION_DAYS = env.int("SHITU_INVITATION_DAYS", default=14)
 
+# --- PaddleX's HTTP interface -----------------------------------------------------------------------
+SHITU_PIPELINE_CONFIG = env.str("SHITU_PIPELINE_CONFIG", default="")
+SHITU_PADDLEX_ANONYMOUS_USER = env.str("SHITU_PADDLEX_ANONYMOUS_USER", default="")
+SHITU_PADDLEX_DEFAULT_CATALOGUE = env.str("SHITU_PADDLEX_DEFAULT_CATALOGUE", default="")
+SHITU_PADDLEX_ID_MAP_LIMIT = env.int("SHITU_PADDLEX_ID_MAP_LIMIT", default=10_000)
+SHITU_PADDLEX_TIMEOUT = env.float("SHITU_PADDLEX_TIMEOUT", default=300.0)
+SHITU_PADDLEX_STRICT_ERRORS = env.bool("SHITU_PADDLEX_STRICT_ERRORS", default=False)
+
 # --- Quotas (0: unlimited); rows in the admin override them ---------------------------------------
 SHITU_QUOTA_CATALOGUE_IMAGES = env.int("SHITU_QUOTA_CATALOGUE_IMAGES", default=0)
 SHITU_QUOTA_CATALOGUE_BYTES = env.int("SHITU_QUOTA_CATALOGUE_BYTES", default=0)
@@ -178,6 +186,7 @@ SHITU_MAX_UPLOAD_FILES = env.int("SHITU_MAX_UPLOAD_FILES", default=100)
 SHITU_FETCH_ALLOW = env.list("SHITU_FETCH_ALLOW", default=[])
 SHITU_ACCEL_REDIRECT = env.str("SHITU_ACCEL_REDIRECT", default="")
 SHITU_FETCH_TIMEOUT = env.float("SHITU_FETCH_TIMEOUT", default=15.0)
+SHITU_MAX_IMPORT_BYTES = env.int("SHITU_MAX_IMPORT_BYTES", default=4 * 1024**3)
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("SHITU_MAX_BODY_BYTES", default=100 * 1024 * 1024)
 DATA_UPLOAD_MAX_NUMBER_FILES = SHITU_MAX_UPLOAD_FILES
 
@@ -201,6 +210,7 @@ INSTALLED_APPS = [
     "recognition",
 ]
 MIDDLEWARE = [
+    "recognition.api.paddlex.identity.TokenInPath",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

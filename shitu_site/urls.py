@@ -9,6 +9,7 @@ from recognition.api.health import health
 
 urlpatterns = [
     path("health", health, name="health"),
+    path("", include("recognition.api.paddlex.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("recognition.api.urls")),
     path("", include("recognition.web.urls")),

@@ -160,8 +160,8 @@ class WithPicture(ModelAdmin):
         row = rows.filter(pk=pk).only("file").first()
         if not self.has_view_permission(request, row):
             raise PermissionDenied
-        if row is None or (side is not None and side not in self.SIDES):
-            raise Http404
+        if row is None or not row.file or (side is not None and side not in self.SIDES):
+            raise Http404  # without a file it came as a vector only
         try:
             if side is None:
                 response: HttpResponseBase = FileResponse(default_storage.open(row.file.name))

@@ -14,9 +14,12 @@ from recognition.errors import VersionMismatch
 
 
 def etag(serializer: type[BaseSerializer], instance: Model, request: Request) -> str:
-    """A hash over everything the serializer shows but its counters, whatever `fields=` asks for."""
+    """A hash over all the serializer shows, whatever `fields=` asks for.
+
+    Not over `Meta.unversioned`: what moves by itself, or is another for each reader.
+    """
     data = dict(serializer(instance, context={"request": request, "whole": True}).data)
-    for name in getattr(serializer.Meta, "counters", ()):  # type: ignore[attr-defined]
+    for name in getattr(serializer.Meta, "unversioned", ()):  # type: ignore[attr-defined]
         data.pop(name, None)
     return f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
 

@@ -12,7 +12,12 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    inline_serializer,
+)
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 from rest_framework.parsers import MultiPartParser
@@ -24,6 +29,7 @@ from recognition.api import pictures
 from recognition.api.base import ReadSerializer, WriteSerializer, as_csv
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
+from recognition.api.schema import Error
 from recognition.errors import Conflict, NotFound
 from recognition.models import Job, JobLine, LineResult, Role, State, User
 from recognition.services import exports, imports, jobs
@@ -82,9 +88,7 @@ class ImportForm(WriteSerializer):
     """A ZIP, CSV or XLSX file; what it is, its content says."""
 
     file = serializers.FileField()
-    dry_run = serializers.BooleanField(
-        default=False, help_text="Judge every line and add nothing."
-    )
+    dry_run = serializers.BooleanField(default=False, help_text="Judge every line and add nothing.")
 
 
 class ExportJson(WriteSerializer):
@@ -257,7 +261,7 @@ class JobFileView(_Jobs):
 
     @extend_schema(
         operation_id="jobs_file",
-        responses={(200, "application/zip"): OpenApiTypes.BINARY, 409: None},
+        responses={(200, "application/zip"): OpenApiTypes.BINARY, 409: Error},
     )
     def retrieve(self, request: Request, key: UUID, job: UUID) -> HttpResponseBase:
         """The ZIP of an export. 409 before it is done, 404 once it was forgotten."""

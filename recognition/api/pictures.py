@@ -28,6 +28,7 @@ def stored(request: Request, name: str) -> HttpResponseBase:
     That setting is the internal location under which nginx serves SHITU_MEDIA_DIR; the file then
     never passes through Python. Raises NotFound when the file is gone.
     """
+    _require(name)
     etag = f'"{name.rsplit("/", 1)[-1]}"'  # a stored file never changes and its name is random
     if unchanged := get_conditional_response(request._request, etag=etag):
         return _cached(unchanged, etag)
@@ -44,6 +45,7 @@ def stored(request: Request, name: str) -> HttpResponseBase:
 
 def made(request: Request, name: str, version: str, make: Callable[[], bytes]) -> HttpResponseBase:
     """A JPEG made from the stored file `name`; `version` tells one such picture from another."""
+    _require(name)
     etag = f'"{name.rsplit("/", 1)[-1]}:{version}"'
     if unchanged := get_conditional_response(request._request, etag=etag):
         return _cached(unchanged, etag)
@@ -58,6 +60,11 @@ def _cached(response: HttpResponseBase, etag: str) -> HttpResponseBase:
     response["Cache-Control"] = _CACHE
     response["Vary"] = "Authorization, Cookie"
     return response
+
+
+def _require(name: str) -> None:
+    if not name:
+        raise NotFound("this image came as a vector, from an index file, without its picture")
 
 
 def _gone() -> NotFound:

@@ -19,6 +19,7 @@ from recognition.api import (
 _PUBLIC: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
 _LIST: dict[str, Any] = {"get": "list"}
 _READ: dict[str, Any] = {"get": "retrieve"}
+_CREATE: dict[str, Any] = {"post": "create"}
 _LIST_CREATE: dict[str, Any] = {"get": "list", "post": "create"}
 _READ_CHANGE_REMOVE: dict[str, Any] = {
     "get": "retrieve",
@@ -27,6 +28,8 @@ _READ_CHANGE_REMOVE: dict[str, Any] = {
 }
 
 _CATALOGUE = "v1/catalogues/<uuid:key>"
+_PRODUCT = f"{_CATALOGUE}/products/<int:product>"
+_JOB = f"{_CATALOGUE}/jobs/<uuid:job>"
 _RECOGNITION = "v1/recognitions/<uuid:key>"
 
 app_name = "api"
@@ -42,19 +45,52 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CATALOGUE}/statistics", catalogues.StatisticsView.as_view(_READ), name="statistics"),
     path(f"{_CATALOGUE}/products", products.ProductListView.as_view(_LIST_CREATE), name="products"),
     path(
-        f"{_CATALOGUE}/products/<int:product>",
+        f"{_CATALOGUE}/products/upsert",
+        products.ProductsUpsertView.as_view(_CREATE),
+        name="products-upsert",
+    ),
+    path(
+        f"{_CATALOGUE}/products/change",
+        products.ProductsChangeView.as_view(_CREATE),
+        name="products-change",
+    ),
+    path(
+        f"{_CATALOGUE}/products/remove",
+        products.ProductsRemoveView.as_view(_CREATE),
+        name="products-remove",
+    ),
+    path(
+        f"{_CATALOGUE}/products/move",
+        products.ProductsMoveView.as_view(_CREATE),
+        name="products-move",
+    ),
+    path(f"{_PRODUCT}/merge", products.ProductMergeView.as_view(_CREATE), name="product-merge"),
+    path(f"{_PRODUCT}/split", products.ProductSplitView.as_view(_CREATE), name="product-split"),
+    path(f"{_CATALOGUE}/trash", products.TrashListView.as_view(_LIST), name="trash"),
+    path(
+        f"{_CATALOGUE}/trash/<int:product>",
+        products.TrashView.as_view({"delete": "destroy"}),
+        name="trashed",
+    ),
+    path(
+        f"{_CATALOGUE}/trash/<int:product>/restore",
+        products.TrashView.as_view(_CREATE),
+        name="trash-restore",
+    ),
+    path(
+        _PRODUCT,
         products.ProductView.as_view(_READ_CHANGE_REMOVE),
         name="product",
     ),
     path(f"{_CATALOGUE}/images", images.ImageListView.as_view(_LIST_CREATE), name="images"),
     path(
         f"{_CATALOGUE}/images/remove",
-        images.ImagesRemoveView.as_view({"post": "create"}),
+        images.ImagesRemoveView.as_view(_CREATE),
         name="images-remove",
     ),
     path(
         f"{_CATALOGUE}/images/retry",
-        images.ImagesRetryView.as_view({"post": "create"}),
+        images.ImagesRetryView.as_view(_CREATE),
         name="images-retry",
     ),
     path(
@@ -89,8 +125,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="recognition-annotated",
     ),
     path(f"{_CATALOGUE}/jobs", jobs.JobListView.as_view(_LIST), name="jobs"),
-    path(f"{_CATALOGUE}/jobs/<uuid:job>", jobs.JobView.as_view(_READ), name="job"),
-    path(
-        f"{_CATALOGUE}/jobs/<uuid:job>/lines", jobs.JobLineListView.as_view(_LIST), name="job-lines"
-    ),
+    path(_JOB, jobs.JobView.as_view(_READ), name="job"),
+    path(f"{_JOB}/lines", jobs.JobLineListView.as_view(_LIST), name="job-lines"),
+    path(f"{_JOB}/report", jobs.JobReportView.as_view(_READ), name="job-report"),
+    path(f"{_JOB}/file", jobs.JobFileView.as_view(_READ), name="job-file"),
+    path(f"{_JOB}/cancel", jobs.JobCancelView.as_view(_CREATE), name="job-cancel"),
+    path(f"{_JOB}/retry", jobs.JobRetryView.as_view(_CREATE), name="job-retry"),
+    path(f"{_CATALOGUE}/imports", jobs.ImportView.as_view(_CREATE), name="imports"),
+    path(f"{_CATALOGUE}/exports", jobs.ExportView.as_view(_CREATE), name="exports"),
 ]

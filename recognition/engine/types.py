@@ -30,6 +30,12 @@ class Box:
     score: float
 
     @classmethod
+    def at(cls, corners: Sequence[float]) -> Box:
+        """A box that somebody gave, as left, top, right, bottom: score 1."""
+        left, top, right, bottom = corners
+        return cls(float(left), float(top), float(right), float(bottom), 1.0)
+
+    @classmethod
     def whole(cls, pixels: Pixels) -> Box:
         """The whole picture with score 0: what PaddleX answers when it detects nothing."""
         height, width = pixels.shape[:2]

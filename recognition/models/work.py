@@ -46,7 +46,8 @@ class WorkQuerySet(models.QuerySet[Any]):
                 .select_for_update(skip_locked=True, of=("self",))[:limit]
             )
             lease = timezone.now() + timedelta(seconds=settings.SHITU_LEASE_SECONDS)
-            taken, given_up = [], []
+            taken: list[Any] = []
+            given_up: list[Any] = []
             for row in rows:
                 (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
             self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).update(

@@ -127,7 +127,7 @@ def _detect(asked: Sequence[_Asked]) -> None:
     by_detector: dict[str, list[_Asked]] = defaultdict(list)
     for one in asked:
         if one.query.boxes is not None:
-            one.boxes = [Box(*box, 1.0) for box in one.query.boxes]
+            one.boxes = [Box.at(box) for box in one.query.boxes]
         elif one.catalogue.detector:
             by_detector[one.catalogue.detector].append(one)
     for detector, group in by_detector.items():

@@ -194,7 +194,10 @@ def _vectors(catalogue: Catalogue, batch: Sequence[GalleryImage]) -> dict[int, d
 
 
 def _copy_picture(image: GalleryImage, path: str, archive: zipfile.ZipFile) -> bool:
-    """Put the picture into the archive; False when the image was removed meanwhile."""
+    """Put the picture into the archive; False when there is none: the image was removed meanwhile,
+    or came as a vector only, which index files carry."""
+    if not image.file:
+        return False
     try:
         data = files.read(str(image.file))
     except FileNotFoundError:

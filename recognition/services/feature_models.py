@@ -17,7 +17,7 @@ def sync() -> list[FeatureModel]:
     """
     found = []
     for model in ModelStore(settings.SHITU_MODELS_DIR).installed():
-        if model.role == "embedder":
+        if model.dimension is not None:  # an embedder
             row, _ = FeatureModel.objects.update_or_create(
                 name=model.name,
                 digest=model.digest,

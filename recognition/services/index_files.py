@@ -243,7 +243,8 @@ def _check_labels(content: IndexContent) -> None:
 def _check_lengths(content: IndexContent) -> None:
     """PaddleX divides by the length; vectors that are not of length 1 would rank otherwise here."""
     for start in range(0, len(content.ids), _CHUNK):
-        lengths = np.linalg.norm(content.vectors[start : start + _CHUNK], axis=1)
+        with np.errstate(over="ignore"):  # damaged numbers may be huge
+            lengths = np.linalg.norm(content.vectors[start : start + _CHUNK], axis=1)
         wrong = ~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)  # NaN is wrong too
         if wrong.any():
             at = start + int(np.argmax(wrong))

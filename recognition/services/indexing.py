@@ -181,13 +181,13 @@ def _crops(
     if catalogue.crop_policy != CropPolicy.MAIN_BODY:
         for image, pixels in pictures:
             given = image.box_source == BoxSource.GIVEN and image.box
-            whole = Box(*image.box, 1.0).crop(pixels) if given else pixels
+            whole = Box.at(image.box).crop(pixels) if given else pixels
             crops.append(_Crop(image, View.WHOLE, whole))
     if catalogue.crop_policy != CropPolicy.WHOLE:
         if detect:
             _find_main_bodies(catalogue, pictures)
         for image, pixels in pictures:
-            body = Box(*image.box, 1.0).crop(pixels) if image.box else pixels
+            body = Box.at(image.box).crop(pixels) if image.box else pixels
             crops.append(_Crop(image, View.MAIN_BODY, body))
     return crops
 

@@ -14,7 +14,11 @@ def annotated(query: RecognitionQuery) -> bytes:
     for detection in query.detections.prefetch_related("matches"):
         best = next(iter(detection.matches.all()), None)
         text = f"{best.label} {best.score:.2f}" if best else "?"
-        boxes.append(AnnotatedBox(*detection.coordinate, text, detection.status))
+        boxes.append(
+            AnnotatedBox(
+                detection.x1, detection.y1, detection.x2, detection.y2, text, detection.status
+            )
+        )
     pixels = images.decode(files.read(query.file.name))
     return drawing.to_jpeg(drawing.annotate(pixels, boxes))
 

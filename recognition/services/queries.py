@@ -182,7 +182,7 @@ def paddlex_result(query: RecognitionQuery, *, input_path: str | None = None) ->
     `{"res": {"input_path", "boxes": [{"labels", "rec_scores", "det_score", "coordinate"}]}}`; a box
     that matches nothing has `[None]` for labels and scores, as PaddleX writes it.
     """
-    boxes = []
+    boxes: list[dict[str, Any]] = []
     for detection in query.detections.prefetch_related("matches__product"):
         matches = list(detection.matches.all())
         boxes.append(

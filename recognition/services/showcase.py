@@ -9,7 +9,14 @@ from django.conf import settings
 
 from recognition import images
 from recognition.demo import DemoPicture, DemoSet, render_demo
-from recognition.evaluation import LabelledBox, Report, SceneAnswer, SingleAnswer, evaluate
+from recognition.evaluation import (
+    LabelledBox,
+    Report,
+    SceneAnswer,
+    SingleAnswer,
+    evaluate,
+    match_labelled,
+)
 from recognition.models import Catalogue, RecognitionQuery, User
 from recognition.services import catalogues, gallery, queries
 
@@ -73,6 +80,14 @@ def figures(singles: Sequence[Shown], scenes: Sequence[Shown]) -> Report:
         ],
         [SceneAnswer(shown.picture.truth, _regions(shown.query)) for shown in scenes],
     )
+
+
+def right(shown: Shown) -> int:
+    """How many of the products in the picture were named rightly."""
+    truth = shown.picture.truth
+    if len(truth) == 1:
+        return int(queries.best_labels(shown.query)[:1] == [truth[0].label])
+    return len(match_labelled(_regions(shown.query), truth))
 
 
 def _regions(query: RecognitionQuery) -> list[LabelledBox]:

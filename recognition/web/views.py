@@ -163,7 +163,7 @@ def query_picture(
 
 def _picture(file: FieldFile, side: int | None) -> HttpResponseBase:
     """A stored file. It never changes, so the browser of whoever may see it keeps it."""
-    if side is not None and side not in SIDES:
+    if (side is not None and side not in SIDES) or not file:  # it came as a vector only
         raise Http404
     try:
         if side is None:

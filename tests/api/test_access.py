@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from recognition.api import urls
-from recognition.models import ApiToken, Job, Role
-from recognition.services import queries, tokens
+from recognition.models import ApiToken, Job, Role, State
+from recognition.services import files, products, queries, tokens, trash
 from tests import factories
 
 PUBLIC, SIGNED_IN, MAKES_CATALOGUES = "public", "signed in", "may make catalogues"
@@ -49,6 +51,17 @@ ROUTES = {
     ("product", "get"): Access(Role.VIEWER),
     ("product", "patch"): Access(Role.EDITOR, 200, {"label": "renamed"}),
     ("product", "delete"): Access(Role.EDITOR, 204),
+    ("products-upsert", "post"): Access(Role.EDITOR, 200, {"products": [{"external_id": "1"}]}),
+    ("products-change", "post"): Access(Role.EDITOR, 404, {"products": [2**40]}),
+    ("products-remove", "post"): Access(Role.EDITOR, 404, {"products": [2**40]}),
+    ("products-move", "post"): Access(
+        Role.EDITOR, 404, {"products": [2**40], "catalogue": str(UUID(int=0))}
+    ),
+    ("product-merge", "post"): Access(Role.EDITOR, 404, {"products": [2**40]}),
+    ("product-split", "post"): Access(Role.EDITOR, 201, {"label": "new", "images": [0]}),
+    ("trash", "get"): Access(Role.EDITOR),
+    ("trashed", "delete"): Access(Role.MANAGER, 204),
+    ("trash-restore", "post"): Access(Role.EDITOR, 200, {}),
     ("images", "get"): Access(Role.VIEWER),
     ("images", "post"): Access(Role.EDITOR, 201, {"images": [{"label": "new", "image": PNG}]}),
     ("images-remove", "post"): Access(Role.EDITOR, 200, {"numbers": [0]}),
@@ -65,7 +78,17 @@ ROUTES = {
     ("jobs", "get"): Access(Role.VIEWER),
     ("job", "get"): Access(Role.VIEWER),
     ("job-lines", "get"): Access(Role.VIEWER),
+    ("job-report", "get"): Access(Role.VIEWER),
+    ("job-file", "get"): Access(Role.EDITOR),
+    ("job-cancel", "post"): Access(Role.EDITOR),
+    ("job-retry", "post"): Access(Role.EDITOR),
+    ("imports", "post"): Access(Role.EDITOR, 201, lambda: {"file": _upload("tea.zip")}),
+    ("exports", "post"): Access(Role.EDITOR, 201, {}),
 }
+
+
+def _upload(name: str) -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, b"no matter what")
 
 
 def _in_url_conf() -> Iterator[tuple[str, str]]:
@@ -78,6 +101,10 @@ def _in_url_conf() -> Iterator[tuple[str, str]]:
             if hasattr(pattern.callback.view_class, method)
         }
         yield from ((pattern.name, method) for method in actions if method != "head")
+
+
+def _pattern(name: str) -> Any:
+    return next(pattern for pattern in urls.urlpatterns if pattern.name == name)
 
 
 def test_every_route_has_a_line_here():
@@ -155,25 +182,45 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
     with run_tasks():
         image = factories.add(catalogue, "tea", 1)
         query = queries.submit(catalogue, factories.picture(1), by=catalogue.owner)
-    job = Job.objects.create(catalogue=catalogue, kind=Job.Kind.IMPORT)
-    below = {"key": catalogue.key}
-    numbers = {"product": {"product": image.product_id}, "image": {"number": image.number}}
-    jobs = {"job": job.key}
+    running, failed, exported = (
+        Job.objects.create(catalogue=catalogue, kind=kind, **fields)
+        for kind, fields in (
+            (Job.Kind.IMPORT, {}),
+            (Job.Kind.IMPORT, {"state": State.FAILED}),
+            (Job.Kind.EXPORT, {"state": State.DONE, "file": files.keep("jobs/x.zip", b"PK")}),
+        )
+    )
+    removed = products.create(catalogue, "removed")
+    trash.put(catalogue, [removed])
+    ids: dict[str, Any] = {
+        "product": image.product_id,
+        "number": image.number,
+        "job": running.key,
+    }
+    special = {
+        "trashed": {"product": removed.pk},
+        "trash-restore": {"product": removed.pk},
+        "job-retry": {"job": failed.key},
+        "job-file": {"job": exported.key},
+    }
 
     def find(name: str) -> str:
-        if name in ("schema", "docs", "catalogues"):
-            kwargs: dict[str, Any] = {}
-        elif name.startswith("recognition") and name != "recognitions":
-            kwargs = {"key": query.key}
-        elif name in ("job", "job-lines"):
-            kwargs = below | jobs
-        elif name in ("image", "image-picture", "image-thumbnail"):
-            kwargs = below | numbers["image"]
-        else:
-            kwargs = below | numbers.get(name, {})
-        return reverse(f"api:{name}", kwargs=kwargs)
+        """With as many of the ids as the route has places for."""
+        key = {"key": query.key if name.startswith("recognition-") else catalogue.key}
+        if name == "recognition":
+            key = {"key": query.key}
+        places = _pattern(name).pattern.converters
+        given = key | ids | special.get(name, {})
+        return reverse(f"api:{name}", kwargs={place: given[place] for place in places})
 
     return find
+
+
+def _sent(body: Any) -> dict[str, Any]:
+    """A form is made anew for each request, because sending reads its files."""
+    if callable(body):
+        return {"data": body(), "format": "multipart"}
+    return {"data": body, "format": "json"}
 
 
 @pytest.mark.parametrize(("name", "method"), ROUTES, ids=lambda part: part)
@@ -182,7 +229,7 @@ def test_who_may(people, address, name: str, method: str):
     for who in PEOPLE:
         with transaction.atomic():
             send = getattr(people[who](), method)
-            got[who] = send(address(name), access.body, format="json").status_code
+            got[who] = send(address(name), **_sent(access.body)).status_code
             transaction.set_rollback(True)
     assert got == _expected(access)
 

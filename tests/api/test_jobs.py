@@ -1,12 +1,16 @@
-"""Jobs: their progress and their report."""
+"""Jobs: started, watched, cancelled, tried again; their report and their file."""
 
 from __future__ import annotations
 
+import csv
+import io
 import uuid
+import zipfile
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 
-from recognition.models import Job, JobLine
+from recognition.models import AuditEntry, GalleryImage, Job, JobLine
 from tests import factories
 
 
@@ -58,3 +62,119 @@ def test_filters(viewer, url, job):
 def test_one_that_is_not_there(viewer, url):
     assert viewer.get(url("jobs", uuid.uuid4())).status_code == 404
     assert viewer.get(url("jobs", uuid.uuid4(), "lines")).status_code == 404
+
+
+def _zip(**files: bytes) -> SimpleUploadedFile:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name.replace("__", "."), data)
+    return SimpleUploadedFile("shelf.zip", out.getvalue())
+
+
+@pytest.fixture
+def upload(editor, url, run_tasks, stub_engine):
+    def post(file: SimpleUploadedFile, **fields):
+        with run_tasks():
+            return editor.post(url("imports"), {"file": file, **fields}, format="multipart")
+
+    return post
+
+
+GALLERY = b"a.png green tea\nb.png coffee\nmissing.png coffee\n"
+
+
+def test_a_gallery_list_with_its_pictures_is_imported(upload, editor, catalogue):
+    file = _zip(gallery__txt=GALLERY, a__png=factories.png(1), b__png=factories.png(2))
+    started = upload(file)
+    assert started.status_code == 201, started.content
+    assert (started.json()["state"], started.json()["source_name"]) == ("pending", "shelf.zip")
+    job = editor.get(started["Location"]).json()
+    assert (job["state"], job["done"], job["failed"], job["total"]) == ("done", 2, 1, 3)
+    labels = catalogue.images.values_list("product__label", flat=True).order_by("number")
+    assert list(labels) == ["green tea", "coffee"]
+
+
+def test_a_dry_run_adds_nothing(upload, editor):
+    started = upload(_zip(gallery__txt=GALLERY, a__png=factories.png(1)), dry_run="true")
+    job = editor.get(started["Location"]).json()
+    assert (job["dry_run"], job["done"], job["failed"]) == (True, 1, 2)
+    assert not GalleryImage.objects.exists()
+
+
+def test_what_is_no_source_fails_with_a_reason(upload, editor):
+    started = upload(SimpleUploadedFile("tea.zip", b"no zip"))
+    job = editor.get(started["Location"]).json()
+    assert job["state"] == "failed" and job["error"]
+
+
+def test_an_upload_without_a_file_is_refused(editor, url):
+    assert editor.post(url("imports"), {}, format="multipart").status_code == 400
+    empty = {"file": SimpleUploadedFile("a.zip", b"")}
+    assert editor.post(url("imports"), empty, format="multipart").status_code == 400
+    assert editor.post(url("imports"), {}, format="json").status_code == 415
+    assert not Job.objects.exists()
+
+
+def test_an_import_may_be_larger_than_other_requests(upload, editor, url, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2000
+    file = _zip(gallery__txt=GALLERY, a__png=factories.png(1, (640, 480)))
+    assert file.size > 2000
+    assert upload(file).status_code == 201
+    settings.SHITU_MAX_IMPORT_BYTES = 2000
+    file.seek(0)
+    assert upload(file).status_code == 413
+
+
+def test_the_report_as_a_table(viewer, url, job):
+    answer = viewer.get(viewer.get(url("jobs", job.key)).json()["report"])
+    assert answer["Content-Type"].startswith("text/csv")
+    rows = list(csv.reader(io.StringIO(b"".join(answer.streaming_content).decode())))
+    assert rows[0] == ["line", "result", "reason", "image", "text"]
+    assert rows[2] == ["2", "error", "no label", "", "b"]
+
+
+def test_an_export_is_fetched_when_it_is_done(editor, viewer, url, catalogue, run_tasks):
+    factories.add(catalogue, "tea", 1)
+    waiting = editor.post(url("exports"), {}, format="json").json()
+    assert waiting["file"] is None
+    assert editor.get(url("jobs", waiting["key"], "file")).status_code == 409
+    with run_tasks():
+        started = editor.post(url("exports"), {}, format="json")
+    address = editor.get(started["Location"]).json()["file"]
+    file = editor.get(address)
+    assert f'filename="{catalogue.name}.zip"' in file["Content-Disposition"]
+    with zipfile.ZipFile(io.BytesIO(b"".join(file.streaming_content))) as archive:
+        assert {"gallery.txt", "catalogue.json", "images/0.png"} <= set(archive.namelist())
+    assert viewer.get(address).status_code == 403
+    Job.objects.update(file="")
+    assert editor.get(address).status_code == 404
+
+
+def test_what_was_uploaded_is_not_given_out(upload, editor, url):
+    job = upload(_zip(gallery__txt=GALLERY)).json()
+    assert job["file"] is None
+    assert editor.get(url("jobs", job["key"], "file")).status_code == 404
+
+
+def test_cancelled(editor, url, job):
+    body = editor.post(url("jobs", job.key, "cancel")).json()
+    assert body["state"] == "failed" and "cancelled" in body["error"]
+    assert editor.post(url("jobs", job.key, "cancel")).status_code == 409
+    assert AuditEntry.objects.filter(action="job.cancel", object_id=str(job.pk)).exists()
+
+
+def test_only_the_failed_lines_are_tried_again(upload, editor, url, catalogue, run_tasks):
+    job = upload(_zip(gallery__txt=GALLERY, a__png=factories.png(1))).json()
+    assert editor.get(job["url"]).json()["failed"] == 2
+    with run_tasks():
+        assert editor.post(url("jobs", job["key"], "retry")).json() == {"retried": 2}
+    again = editor.get(job["url"]).json()
+    assert (again["state"], again["done"], again["failed"]) == ("done", 1, 2)
+    assert catalogue.images.count() == 1
+
+
+def test_nothing_to_try_again(editor, url, job):
+    assert editor.post(url("jobs", job.key, "retry")).status_code == 409
+    Job.objects.update(state="done", failed=0)
+    assert editor.post(url("jobs", job.key, "retry")).status_code == 409

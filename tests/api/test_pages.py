@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -150,6 +151,10 @@ def _fill(catalogue, count: int) -> None:
     products = Product.objects.bulk_create(
         Product(catalogue=catalogue, label=f"p{number}") for number in range(count)
     )
+    Product.objects.bulk_create(
+        Product(catalogue=catalogue, label=f"r{number}", is_active=False, removed_at=timezone.now())
+        for number in range(count)
+    )
     images = GalleryImage.objects.bulk_create(
         GalleryImage(
             catalogue=catalogue,
@@ -208,7 +213,7 @@ def test_every_list_in_at_most_8_queries(
     _fill(catalogue, count)
     job = catalogue.jobs.order_by("pk").first()
     client = with_token(catalogue.owner)
-    lists = [url(part) for part in ("products", "images", "recognitions", "jobs")]
+    lists = [url(part) for part in ("products", "images", "recognitions", "jobs", "trash")]
     for address in ["/api/v1/catalogues", url("jobs", job.key, "lines"), *lists]:
         with django_assert_max_num_queries(8):
             page = client.get(address, {"limit": 200}).json()

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,11 +33,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.paddlex.cases import (  # noqa: E402
+    ADD,
+    BUILD,
     GALLERY,
     PICTURES,
     RECORDED,
+    REMOVE,
     Case,
     all_cases,
+    pair,
     resolved,
 )
 
@@ -44,8 +49,8 @@ MODELS = Path(os.environ.get("SHITU_MODELS_DIR", ROOT / "var" / "models"))
 PACKAGES = ("paddlex", "fastapi", "starlette", "pydantic", "faiss-cpu", "paddlepaddle")
 
 
-def pipeline_config() -> dict[str, Any]:
-    """PaddleX's own YAML with the starter models in it."""
+def pipeline_config(**storage: str) -> dict[str, Any]:
+    """PaddleX's own YAML with the starter models in it, and where its server keeps indexes."""
     return {
         "pipeline_name": "PP-ShiTuV2",
         "index": None,
@@ -66,7 +71,7 @@ def pipeline_config() -> dict[str, Any]:
                 "batch_size": 1,
             },
         },
-        "Serving": {"extra": {"index_storage": {"type": "memory"}}},
+        "Serving": {"extra": {"index_storage": storage or {"type": "memory"}}},
     }
 
 
@@ -89,13 +94,15 @@ def create_pipeline() -> Any:
 
 
 @contextmanager
-def serving(pipeline: Any) -> Iterator[str]:
+def serving(pipeline: Any, **storage: str) -> Iterator[str]:
     """PaddleX's app on a free port; yields its address."""
     import uvicorn
     from paddlex.inference.serving.basic_serving import create_pipeline_app
 
     config = uvicorn.Config(
-        create_pipeline_app(pipeline, pipeline_config()), port=free_port(), log_level="error"
+        create_pipeline_app(pipeline, pipeline_config(**storage)),
+        port=free_port(),
+        log_level="error",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -180,6 +187,30 @@ def record_serving(pipeline: Any) -> dict[str, Any]:
     return answers
 
 
+def record_together(pipeline: Any) -> dict[str, Any]:
+    """What is left when 16 clients add one picture each to an index of one, kept as by default."""
+    import httpx
+
+    def add(key: str) -> httpx.Response:
+        body = {"imageLabelPairs": [pair("milk-2.jpg", "Milk")], "indexKey": key}
+        return httpx.post(f"{url}{ADD}", json=body, timeout=120)
+
+    with tempfile.TemporaryDirectory() as directory:
+        storage = {"type": "file_system", "directory": f"{directory}/index"}
+        with serving(pipeline, **storage) as url:
+            body = {"imageLabelPairs": [pair("milk-1.jpg", "Milk")]}
+            built = httpx.post(f"{url}{BUILD}", json=body, timeout=120).json()
+            key = built["result"]["indexKey"]
+            with ThreadPoolExecutor(16) as clients:
+                answers = list(clients.map(add, [key] * 16))
+            last = httpx.post(f"{url}{REMOVE}", json={"ids": [], "indexKey": key}, timeout=120)
+    return {
+        "succeeded": sum(answer.status_code == 200 for answer in answers),
+        "images_left": last.json()["result"]["imageCount"],
+        "images_sent": 17,
+    }
+
+
 def record_library(pipeline: Any) -> dict[str, Any]:
     """What the Python library says about the same pictures, and the names of the files it saves."""
     index = pipeline.build_index(
@@ -232,6 +263,7 @@ def main() -> None:
     for name, answers in (
         ("serving", record_serving(pipeline)),
         ("library", record_library(pipeline)),
+        ("together", record_together(pipeline)),
     ):
         text = json.dumps(about | {"answers": answers}, indent=1, ensure_ascii=False)
         (RECORDED / f"{name}.json").write_text(text + "\n", encoding="utf-8")

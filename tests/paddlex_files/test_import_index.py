@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from recognition.models import (
     Product,
     State,
 )
-from recognition.services import gallery, index_files, quotas
+from recognition.services import exports, gallery, index_files, quotas
+from recognition.web.views import SIDES
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
 
@@ -169,6 +171,46 @@ def test_removing_an_image_without_a_picture_leaves_nothing(
     with run_tasks():
         assert gallery.remove_numbers(catalogue, [0, 1, 2]) == (3, [])
     assert not Embedding.objects.exists()
+
+
+def test_an_image_without_a_picture_is_shown_as_what_it_is(
+    catalogue, index_directory, api, client, admin_client
+):
+    import_it(catalogue, index_directory(unit_vectors(2), ["tea", "tea"]))
+    of = f"/api/v1/catalogues/{catalogue.key}/images"
+    for address in (f"{of}/0/picture", f"{of}/0/thumbnail"):
+        answer = api(catalogue.owner).get(address)
+        assert answer.status_code == 404
+        assert "came as a vector" in answer.json()["error"]["message"]
+    assert api(catalogue.owner).get(f"{of}/0").status_code == 200
+    client.force_login(catalogue.owner)
+    pages = f"/c/{catalogue.key}"
+    assert client.get(f"{pages}/images/0/").status_code == 404
+    assert client.get(f"{pages}/images/0/{SIDES[0]}/").status_code == 404
+    image = catalogue.images.get(number=0)
+    for size in ("", "96/"):
+        address = f"/admin/recognition/galleryimage/{image.pk}/picture/{size}"
+        assert admin_client.get(address).status_code == 404
+    assert (
+        admin_client.get(f"/admin/recognition/galleryimage/{image.pk}/change/").status_code == 200
+    )
+    product = catalogue.products.get()
+    assert client.get(f"{pages}/gallery/{product.pk}/").status_code == 200
+
+
+def test_an_archive_leaves_images_without_pictures_out(catalogue, index_directory):
+    import_it(catalogue, index_directory(unit_vectors(2), ["tea", "tea"]))
+    factories.add(catalogue, "tea", seed=1)
+    assert exports.write(catalogue, io.BytesIO()) == 1
+
+
+def test_embedding_anew_leaves_them_as_they_are(catalogue, index_directory, run_tasks):
+    import_it(catalogue, index_directory(unit_vectors(2), ["tea", "tea"]))
+    before = stored(catalogue)
+    with run_tasks():
+        gallery.reembed(catalogue)
+    assert set(GalleryImage.objects.values_list("state", flat=True)) == {State.DONE}
+    assert all((stored(catalogue)[n] == before[n]).all() for n in before)
 
 
 # --- with pictures --------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_an_empty_index(index_directory):
     refused(directory, "there are no vectors")
 
 
-@pytest.mark.parametrize("factory", ["PQ4", "IVF4,PQ4", "HNSW32,SQ8", "LSH", "SQ8", "RaBitQ"])
+@pytest.mark.parametrize("factory", ["SQ8", "IVF4,SQ8", "HNSW32,SQ8", "LSH", "RaBitQ"])
 def test_kinds_of_index_that_paddlex_does_not_make_never_reach_faiss(flat, factory):
     import faiss
 

@@ -79,14 +79,18 @@ class Command(BaseCommand):
     def _print(
         self, shown: list[showcase.Shown], report: Any, seconds: float, output: Path
     ) -> None:
-        self.stdout.write("\npicture               truth -> answer (score)")
+        width = max(len(one.picture.path.name) for one in shown)
+        self.stdout.write(f"\n{'picture':<{width}}  right  truth -> answers (score)")
         for one in shown:
             truth = ", ".join(region.label or "?" for region in one.picture.truth)
             answer = ", ".join(
-                f"{box['labels'][0] or 'unknown'} ({box['rec_scores'][0] or 0:.2f})"
+                f"{box['labels'][0]} ({box['rec_scores'][0]:.2f})"
+                if box["labels"][0]
+                else "unknown"
                 for box in queries.paddlex_result(one.query)["res"]["boxes"]
             )
-            self.stdout.write(f"{one.picture.path.name:<21} {truth} -> {answer}")
+            right = f"{showcase.right(one)}/{len(one.picture.truth)}"
+            self.stdout.write(f"{one.picture.path.name:<{width}}  {right:<5}  {truth} -> {answer}")
         self.stdout.write("")
         for name, value in report.as_rows():
             self.stdout.write(f"{name:<36} {value}")
