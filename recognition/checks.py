@@ -63,7 +63,7 @@ def pgvector_is_new_enough(
         return [
             Error(
                 f"PostgreSQL cannot be reached: {str(error).strip()}",
-                hint="Start it, correct DATABASE_URL, or unset DATABASE_URL to use the embedded one.",
+                hint="Start it, correct DATABASE_URL, or unset it to use the embedded one.",
                 id="recognition.E010",
             )
         ]

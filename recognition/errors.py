@@ -1,4 +1,4 @@
-"""Everything that can go wrong, by name. `api/errors.py` alone knows which HTTP status each one has.
+"""Everything that can go wrong, by name. `api/errors.py` alone knows the HTTP status of each.
 
 A message says three things: what was wrong, why, and what to do about it. It may be shown to the
 person who asked, so it never holds a path of the server, a secret or another team's data.

@@ -161,7 +161,7 @@ SHITU_KEEP_QUERIES_DAYS = env.int("SHITU_KEEP_QUERIES_DAYS", default=30)
 SHITU_TRASH_DAYS = env.int("SHITU_TRASH_DAYS", default=30)
 SHITU_INVITATION_DAYS = env.int("SHITU_INVITATION_DAYS", default=14)
 
-# --- PaddleX's HTTP interface -----------------------------------------------------------------------
+# --- PaddleX's HTTP interface --------------------------------------------------------------------
 SHITU_PIPELINE_CONFIG = env.str("SHITU_PIPELINE_CONFIG", default="")
 SHITU_PADDLEX_ANONYMOUS_USER = env.str("SHITU_PADDLEX_ANONYMOUS_USER", default="")
 SHITU_PADDLEX_DEFAULT_CATALOGUE = env.str("SHITU_PADDLEX_DEFAULT_CATALOGUE", default="")

@@ -32,8 +32,8 @@ from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.errors import RecognitionError
-from recognition.models import GalleryImage, Role, State, User
-from recognition.services import gallery
+from recognition.models import GalleryImage, Product, Role, State, User
+from recognition.services import gallery, products
 from recognition.services import pictures as looks
 
 # Fetched while the caller waits, so only a few.
@@ -136,9 +136,22 @@ class ImagesForm(WriteSerializer):
         max_length=settings.SHITU_MAX_UPLOAD_FILES,
         help_text="One or many files.",
     )
+    external_id = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=gallery.MAX_EXTERNAL_ID,
+        help_text="Your own stable id, of one file; the image that has it already is replaced.",
+    )
     box = form_json(
         BoxField(), "JSON `[x1, y1, x2, y2]`: where the product is, in every file.", required=False
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("external_id") and len(attrs["images"]) > 1:
+            raise serializers.ValidationError(
+                {"external_id": ["is the id of one file; send several requests, or JSON"]}
+            )
+        return attrs
 
 
 Uploaded = inline_serializer(
@@ -192,6 +205,56 @@ class Numbers(WriteSerializer):
     )
 
 
+class _Target(WriteSerializer):
+    """The product an image is given to: by its label, which makes it if need be, or by its id."""
+
+    label = serializers.CharField(  # type: ignore[assignment]
+        max_length=gallery.MAX_LABEL,
+        required=False,
+        help_text="Of the product it belongs to; made if there is none.",
+    )
+    product = serializers.IntegerField(
+        min_value=1, max_value=2**63 - 1, required=False, help_text="Its id, instead of `label`."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "label" in attrs and "product" in attrs:
+            raise serializers.ValidationError("give either `label` or `product`")
+        return attrs
+
+
+class ImageChange(_Target):
+    external_id = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=gallery.MAX_EXTERNAL_ID,
+        help_text="Your own stable id.",
+    )
+    box = BoxField(
+        required=False,
+        allow_null=True,
+        help_text="Where in it the product is; null: leave it to the detector. Embeds it anew.",
+    )
+
+
+class ImagesMove(_Target, Numbers):
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "label" not in attrs and "product" not in attrs:
+            raise serializers.ValidationError("give `label` or `product`")
+        return super().validate(attrs)
+
+
+Moved = inline_serializer(
+    "Moved",
+    {
+        "moved": serializers.IntegerField(
+            help_text="Not counted: what the product has had before. Such doubles are removed."
+        ),
+        "unknown": serializers.ListField(child=serializers.IntegerField()),
+    },
+)
+
+
 class MaybeNumbers(Numbers):
     """Left out: all that failed."""
 
@@ -229,6 +292,12 @@ class _Images(InCatalogue):
 
     def image(self) -> GalleryImage:
         return get_object_or_404(self.get_queryset(), number=self.kwargs["number"])
+
+    def product(self, pk: int) -> Product:
+        """A product that a body names. Raises NotFound."""
+        product = products.find(self.catalogue, pk)
+        product.catalogue = self.catalogue
+        return product
 
 
 class ImageListView(ListModelMixin, _Images, UploadView):
@@ -277,6 +346,7 @@ class ImageListView(ListModelMixin, _Images, UploadView):
                 partial(pictures.received, {"image": file}),
                 file.name or "",
                 data.get("box"),
+                data.get("external_id", ""),
             )
             for file in data["images"]
         ]
@@ -309,12 +379,27 @@ class ImageListView(ListModelMixin, _Images, UploadView):
 
 
 class ImageView(_Images):
-    roles = {"destroy": Role.EDITOR}
+    roles = {"partial_update": Role.EDITOR, "destroy": Role.EDITOR}
 
     @extend_schema(operation_id="images_retrieve")
     def retrieve(self, request: Request, key: Any, number: int) -> Response:
         """One gallery image, by its number (PaddleX's vector id)."""
         return Response(self.get_serializer(self.image()).data)
+
+    @extend_schema(operation_id="images_change", request=ImageChange)
+    def partial_update(self, request: Request, key: Any, number: int) -> Response:
+        """Give an image to another product, another id, another box; all of it or nothing.
+
+        A new product is in the very next answer and moves no vector. After a new box the old vector
+        answers until the image is embedded anew.
+        """
+        changes = self.read(ImageChange, partial=True)
+        if "product" in changes:
+            changes["product"] = self.product(changes["product"])
+        image = self.image()
+        image.catalogue = self.catalogue
+        changed = gallery.change_image(image, **changes)
+        return Response(self.get_serializer(changed).data)
 
     @extend_schema(operation_id="images_remove", responses={204: None})
     def destroy(self, request: Request, key: Any, number: int) -> Response:
@@ -337,6 +422,24 @@ class ImagesRemoveView(InCatalogue):
         numbers = self.read(Numbers)["numbers"]
         removed, unknown = gallery.remove_numbers(self.catalogue, numbers)
         return Response({"removed": removed, "unknown": unknown})
+
+
+class ImagesMoveView(_Images):
+    sparse = False
+    roles = {"create": Role.EDITOR}
+
+    @extend_schema(operation_id="images_move", request=ImagesMove, responses={200: Moved})
+    def create(self, request: Request, key: Any) -> Response:
+        """Give many images to another product. No vector moves; the very next answer knows."""
+        data = self.read(ImagesMove)
+        images = list(self.catalogue.images.filter(number__in=data["numbers"]))
+        if "product" in data:
+            moved = gallery.move_images(images, self.product(data["product"]))
+        else:
+            moved = gallery.relabel(self.catalogue, images, data["label"])
+        known = {image.number for image in images}
+        unknown = [number for number in dict.fromkeys(data["numbers"]) if number not in known]
+        return Response({"moved": moved, "unknown": unknown})
 
 
 class ImagesRetryView(InCatalogue):

@@ -89,13 +89,18 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="images-remove",
     ),
     path(
+        f"{_CATALOGUE}/images/move",
+        images.ImagesMoveView.as_view(_CREATE),
+        name="images-move",
+    ),
+    path(
         f"{_CATALOGUE}/images/retry",
         images.ImagesRetryView.as_view(_CREATE),
         name="images-retry",
     ),
     path(
         f"{_CATALOGUE}/images/<int:number>",
-        images.ImageView.as_view({"get": "retrieve", "delete": "destroy"}),
+        images.ImageView.as_view(_READ_CHANGE_REMOVE),
         name="image",
     ),
     path(

@@ -43,7 +43,7 @@ class OpenVinoRunner:
         return int(self._model.get_property("INFERENCE_NUM_THREADS"))
 
     def __call__(self, x: Sequence[NDArray[Any]] | NDArray[Any]) -> list[NDArray[Any]]:
-        """Outputs in the file's order; inputs are matched by their names' order, as PaddleX does."""
+        """Outputs in the file's order; inputs belong to the sorted names, as in PaddleX."""
         arrays = [x] if isinstance(x, np.ndarray) else list(x)
         feeds = dict(zip(sorted(self._names), map(np.ascontiguousarray, arrays), strict=True))
         answer = self._request.infer(feeds)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,12 +18,24 @@ from recognition.engine.devices import Device, parse_device
 from recognition.engine.registry import Role
 from recognition.engine.store import InstalledModel, ModelStore, not_a
 from recognition.engine.types import Box, Detector, Embedder, Pixels, Vectors
-from recognition.errors import BadInput, ModelUnavailable
+from recognition.errors import BadInput, EngineFailed, ModelUnavailable
+
+logger = logging.getLogger(__name__)
 
 EMBED_BATCH = 8  # pictures; on a CPU 8 are as fast as 1 each and 32 are slower
 
 LoadDetector = Callable[..., Detector]
 LoadEmbedder = Callable[..., Embedder]
+Answer = TypeVar("Answer")
+
+# Each engine raises errors of its own, many of them plain RuntimeErrors; only the words tell. In
+# order: Paddle and CUDA; onnxruntime; cuDNN and cuBLAS; CUDA; OpenVINO and OpenCL; C++; OpenCV.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|ResourceExhausted|failed to allocate|BFCArena|_ALLOC_FAILED"
+    r"|cudaErrorMemoryAllocation|can ?not allocate|OUT_OF_RESOURCES|MEM_OBJECT_ALLOCATION_FAILURE"
+    r"|bad_alloc|insufficient memory",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,11 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an engine says that the memory of its device does not suffice."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 class Runtime:
@@ -77,6 +97,7 @@ class Runtime:
         self._detectors: dict[str, Detector] = {}
         self._embedders: dict[str, Embedder] = {}
         self._loaded: dict[str, Loaded] = {}
+        self._most: dict[str, int] = {}  # pictures at a time, of networks that ran out of memory
         self._probed = False
 
     def detect(
@@ -90,9 +111,17 @@ class Runtime:
         """The boxes of each picture with score > `threshold` (0..1), by the detector `name`.
 
         Raises ModelUnavailable (not installed, damaged, or another digest than expected),
-        DeviceUnavailable, EngineFailed.
+        DeviceUnavailable, EngineFailed (also for a picture too large for the device's memory; of
+        several, the batch is halved until they fit).
         """
-        return self._detector(name, expected_digest).detect(pictures, threshold=float(threshold))
+        detector = self._detector(name, expected_digest)
+        parts = self._in_batches(
+            name,
+            pictures,
+            max(1, len(pictures)),
+            lambda part: detector.detect(part, threshold=float(threshold)),
+        )
+        return [boxes for part in parts for boxes in part]
 
     def detect_or_whole(
         self,
@@ -123,16 +152,55 @@ class Runtime:
     ) -> Vectors:
         """One unit vector per picture by the embedder `name`: (N, dimension) float32.
 
-        `batch_size` pictures go to the network together. Errors as `detect`.
+        `batch_size` pictures go to the network together, fewer where the device's memory does not
+        suffice. Errors as `detect`.
         """
         if batch_size < 1:
             raise BadInput(f"A batch of {batch_size} pictures: at least 1 is needed.")
         embedder = self._embedder(name, expected_digest)
-        parts = [
-            embedder.embed(pictures[start : start + batch_size])
-            for start in range(0, len(pictures), batch_size)
-        ]
+        parts = self._in_batches(name, pictures, batch_size, embedder.embed)
         return np.concatenate(parts or [np.empty((0, embedder.dimension), np.float32)])
+
+    def _in_batches(
+        self,
+        name: str,
+        pictures: Sequence[Pixels],
+        size: int,
+        ask: Callable[[Sequence[Pixels]], Answer],
+    ) -> list[Answer]:
+        """Answers about `size` pictures at a time; halved, and kept so, when memory runs out."""
+        size = min(size, self._most.get(name, size))
+        answers: list[Answer] = []
+        start = 0
+        while start < len(pictures):
+            part = pictures[start : start + size]
+            try:
+                answers.append(ask(part))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    height, width = part[0].shape[:2]
+                    raise EngineFailed(
+                        f"The memory of {self.device} does not suffice for {name} on a picture of "
+                        f"{width}x{height} pixels. Send a smaller picture, or give the worker a "
+                        "device with more memory."
+                    ) from error
+                reason = str(error)
+            else:
+                start += len(part)
+                continue
+            # Out here the error is gone, and with its traceback the arrays that it held.
+            size = self._most[name] = len(part) // 2
+            logger.warning(
+                "%s ran out of memory on %s with %d pictures, now %d at a time: %s",
+                name,
+                self.device,
+                len(part),
+                size,
+                reason,
+            )
+        return answers
 
     def warm_up(self, names: Iterable[str]) -> list[Loaded]:
         """Load these models now; the self-test at loading is their first, slow run."""

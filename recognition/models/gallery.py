@@ -24,7 +24,7 @@ class BoxSource(models.TextChoices):
     DETECTED = "detected", _("detected")
 
 
-class GalleryImageQuerySet(WorkQuerySet, InCatalogueQuerySet):
+class GalleryImageQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
     def with_catalogue(self) -> Self:
         """With everything the embedding of these images needs, in one query."""
         return self.select_related("catalogue__index__feature_model")

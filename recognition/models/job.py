@@ -17,7 +17,7 @@ from recognition.models.work import State, Work, WorkQuerySet
 LOCAL_PATH = "path"
 
 
-class JobQuerySet(WorkQuerySet, InCatalogueQuerySet):
+class JobQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
     def for_workers(self) -> Self:
         """Without the jobs of commands: only the machine of the command has their files."""
         return self.exclude(options__has_key=LOCAL_PATH)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from recognition.models.token import ApiToken
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox's
     """A person or a machine account.
 
     `token` is what this user signed in with for the request at hand, None for a session or a

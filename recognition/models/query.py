@@ -17,7 +17,7 @@ from recognition.models.vectors import FeatureModel
 from recognition.models.work import Work, WorkQuerySet
 
 
-class RecognitionQueryQuerySet(WorkQuerySet, InCatalogueQuerySet):
+class RecognitionQueryQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
     pass
 
 

@@ -19,7 +19,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
 
 class Worker(models.Model):
-    """One worker process. `networks`: what it has loaded (name, digest, engine, device, seconds)."""
+    """One worker process; `networks` is what it has loaded, with digest, engine and device."""
 
     name = models.CharField(_("name"), max_length=200, unique=True)
     device = models.CharField(_("device"), max_length=50)

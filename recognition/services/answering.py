@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
@@ -39,7 +40,7 @@ class _Asked:
     query: RecognitionQuery
     pixels: Pixels
     boxes: list[Box] = field(default_factory=list)
-    vectors: Vectors | None = None
+    vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
     ranked: list[Ranked] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 

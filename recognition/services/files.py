@@ -31,7 +31,7 @@ def keep(name: str, data: bytes) -> str:
     return default_storage.save(name, ContentFile(data))
 
 
-def read(name: str) -> bytes:
+def read(name: str | None) -> bytes:
     """The bytes stored under `name`. Raises FileNotFoundError, also for the empty name of an image
     that came without a picture."""
     if not name:

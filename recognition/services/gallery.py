@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from recognition import tasks
-from recognition.errors import BadInput, NotFound, RecognitionError
+from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
 from recognition.gallery_list import MAX_LABEL_LENGTH, clean_label
 from recognition.images import Picture, check_box
 from recognition.models import (
@@ -157,11 +157,7 @@ class _Shelf:
                 field="external_id",
             )
         if external_ids:
-            # Two calls that both find nobody with an id would otherwise both write it.
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT pg_advisory_xact_lock(%s, %s)", [_IDS_LOCK, catalogue.pk % 2**31]
-                )
+            _lock_ids(catalogue)
         self._products = _products(catalogue, [item.label for item in items])
         # In the trash too: an id that comes back replaces what has it there.
         rows = GalleryImage.everything.filter(catalogue=catalogue, external_id__in=external_ids)
@@ -453,6 +449,69 @@ def give(rows: Sequence[GalleryImage], to: Product) -> int:
         to.catalogue.touch(images=-images, byte_size=-byte_size)
     GalleryImage.objects.filter(pk__in=[row.pk for row in moved]).update(product=to)
     return len(moved)
+
+
+@transaction.atomic
+def relabel(catalogue: Catalogue, images: Iterable[GalleryImage], label: str) -> int:
+    """`move_images` to the product with that label, made if there is none."""
+    [to] = _products(catalogue, [clean_label(label)]).values()
+    to.catalogue = catalogue
+    return move_images(images, to)
+
+
+@transaction.atomic
+def set_external_id(image: GalleryImage, external_id: str) -> GalleryImage:
+    """Give an image another id of the caller's, or none (empty). No answer changes.
+
+    Raises BadInput for a bad id, Conflict when another image has it, NotFound.
+    """
+    wanted = clean_external_id(external_id)
+    _lock_ids(image.catalogue)
+    row = GalleryImage.objects.select_for_update().filter(pk=image.pk).first()
+    if row is None:
+        raise NotFound("the image was removed meanwhile")
+    others = GalleryImage.everything.filter(catalogue=row.catalogue_id).exclude(pk=row.pk)
+    if wanted and (other := others.filter(external_id=wanted).first()):
+        raise Conflict(
+            f"image {other.number} has the external id “{wanted}” already", field="external_id"
+        )
+    if row.external_id != wanted:
+        changes = {"external_id": [row.external_id, wanted]}
+        row.external_id = image.external_id = wanted
+        row.save(update_fields=["external_id"])
+        audit.record(Action.IMAGE_CHANGE, row, catalogue=row.catalogue, changes=changes)
+    return image
+
+
+def _lock_ids(catalogue: Catalogue) -> None:
+    """Two calls that both find nobody with an id would otherwise both write it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_IDS_LOCK, catalogue.pk % 2**31])
+
+
+@transaction.atomic
+def change_image(image: GalleryImage, **changes: Any) -> GalleryImage:
+    """Change `label` or `product` (a row), `external_id`, `box` of an image: all of it or nothing.
+
+    A new product and a new id move no vector; a new box has the image embedded anew. Raises
+    BadInput, NotFound, Conflict for an id that is taken, or a product that has the picture already.
+    """
+    if "external_id" in changes:
+        _lock_ids(image.catalogue)  # before any row, as `add_images` does
+    if "product" in changes:
+        move_images([image], changes["product"])
+    elif "label" in changes:
+        relabel(image.catalogue, [image], changes["label"])
+    row = GalleryImage.objects.select_related("product", "catalogue").filter(pk=image.pk).first()
+    if row is None:
+        raise Conflict(
+            "that product has this picture already; remove one of the two instead", field="label"
+        )
+    if "external_id" in changes:
+        set_external_id(row, changes["external_id"])
+    if "box" in changes:
+        set_box(row, changes["box"])
+    return row
 
 
 @transaction.atomic

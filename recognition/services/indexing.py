@@ -180,8 +180,8 @@ def _crops(
     crops: list[_Crop] = []
     if catalogue.crop_policy != CropPolicy.MAIN_BODY:
         for image, pixels in pictures:
-            given = image.box_source == BoxSource.GIVEN and image.box
-            whole = Box.at(image.box).crop(pixels) if given else pixels
+            given = image.box if image.box_source == BoxSource.GIVEN else None
+            whole = Box.at(given).crop(pixels) if given else pixels
             crops.append(_Crop(image, View.WHOLE, whole))
     if catalogue.crop_policy != CropPolicy.WHOLE:
         if detect:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from recognition import drawing, images
-from recognition.drawing import AnnotatedBox
+from recognition.drawing import AnnotatedBox, Kind
 from recognition.models import RecognitionQuery
 from recognition.services import files
 
@@ -13,11 +15,10 @@ def annotated(query: RecognitionQuery) -> bytes:
     boxes = []
     for detection in query.detections.prefetch_related("matches"):
         best = next(iter(detection.matches.all()), None)
+        kind = cast("Kind", detection.status)
         text = f"{best.label} {best.score:.2f}" if best else "?"
         boxes.append(
-            AnnotatedBox(
-                detection.x1, detection.y1, detection.x2, detection.y2, text, detection.status
-            )
+            AnnotatedBox(detection.x1, detection.y1, detection.x2, detection.y2, text, kind)
         )
     pixels = images.decode(files.read(query.file.name))
     return drawing.to_jpeg(drawing.annotate(pixels, boxes))

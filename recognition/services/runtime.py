@@ -6,16 +6,26 @@ from functools import lru_cache
 
 from django.conf import settings
 
-from recognition.engine.runtime import Runtime
+from recognition.engine import ppshitu
+from recognition.engine.runtime import Runtime, usable_cores
 from recognition.engine.store import ModelStore
+from recognition.services import tuning
 
 
 @lru_cache(maxsize=1)
 def get_runtime() -> Runtime:
-    """The one Runtime of this process, made from the settings; networks load at first use."""
+    """The one Runtime of this process, made from the settings; networks load at first use.
+
+    With `SHITU_ENGINE=auto` what `manage.py tune` measured decides, where it was run.
+    """
+    tuned = tuning.Choice()
+    if settings.SHITU_ENGINE == ppshitu.AUTO:
+        tuned = tuning.kept_choice(settings.SHITU_DEVICE, usable_cores())
     return Runtime(
         ModelStore(settings.SHITU_MODELS_DIR),
         settings.SHITU_DEVICE,
-        threads=settings.SHITU_THREADS or None,
+        threads=settings.SHITU_THREADS or tuned.threads,
         engine=settings.SHITU_ENGINE,
+        load_detector=tuned.loader(ppshitu.load_detector),
+        load_embedder=tuned.loader(ppshitu.load_embedder),
     )

@@ -15,9 +15,10 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from recognition.models import Worker
+from recognition.models import Catalogue, Worker
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,30 @@ def counting(pictures: int) -> Iterator[None]:
 def name() -> str:
     """`host:pid` of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def listing() -> QuerySet[Worker]:
+    """Every worker of the last days, the one heard of last first; `Worker.is_alive` tells who is
+    gone. One that was stopped in order is not among them."""
+    return Worker.objects.order_by("-seen_at", "name")
+
+
+def models_in_use() -> list[str]:
+    """Names of the site's default networks and of those that catalogues use."""
+    names = {settings.SHITU_DETECTOR, settings.SHITU_FEATURE_MODEL}
+    for detector, model in Catalogue.objects.values_list(
+        "detector", "index__feature_model__name"
+    ).distinct():
+        names |= {detector, model}
+    return sorted(name for name in names if name)
+
+
+def answers_per_second() -> float | None:
+    """Questions that the live workers can answer a second, as measured; None while none has
+    worked."""
+    alive = Worker.objects.alive().filter(queues__contains="live")
+    rates = [rate for one in alive if (rate := one.pictures_per_second)]
+    return sum(rates) or None
 
 
 def announce(queues: str) -> None:

@@ -67,6 +67,8 @@ ROUTES = {
     ("images-remove", "post"): Access(Role.EDITOR, 200, {"numbers": [0]}),
     ("images-retry", "post"): Access(Role.EDITOR, 200, {}),
     ("image", "get"): Access(Role.VIEWER),
+    ("images-move", "post"): Access(Role.EDITOR, 200, {"numbers": [0], "label": "new"}),
+    ("image", "patch"): Access(Role.EDITOR, 200, {"label": "new"}),
     ("image", "delete"): Access(Role.EDITOR, 204),
     ("image-picture", "get"): Access(Role.VIEWER),
     ("image-thumbnail", "get"): Access(Role.VIEWER),

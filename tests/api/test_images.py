@@ -261,3 +261,88 @@ def test_a_missing_file_is_said_to_be_missing(viewer, url, catalogue):
         response = viewer.get(url("images", image.number, part))
         assert response.status_code == 404
         assert "file of this picture is missing" in response.json()["error"]["message"]
+
+
+@pytest.fixture
+def patch(editor, url):
+    return lambda number, **body: editor.patch(url("images", number), body, format="json")
+
+
+def test_relabelled_in_the_very_next_answer(patch, editor, catalogue, stub_engine, run_tasks):
+    with run_tasks():
+        image = factories.add(catalogue, "tea", 1)
+    body = patch(image.number, label="coffee").json()
+    assert (body["label"], body["state"], body["number"]) == ("coffee", "done", image.number)
+    with run_tasks():
+        query = queries.submit(catalogue, factories.picture(1), by=None)
+    [detection] = editor.get(f"/api/v1/recognitions/{query.key}").json()["detections"]
+    assert detection["matches"][0]["label"] == "coffee"
+
+
+def test_given_to_a_product_by_its_id(patch, catalogue):
+    image, other = factories.add(catalogue, "tea", 1), factories.add(catalogue, "coffee", 2)
+    assert patch(image.number, product=other.product_id).json()["label"] == "coffee"
+    assert patch(image.number, product=2**40).status_code == 404
+    assert patch(image.number, product=other.product_id, label="x").status_code == 400
+
+
+def test_another_box_embeds_it_anew(patch, catalogue, stub_engine, run_tasks):
+    with run_tasks():
+        image = factories.add(catalogue, "tea", 1)
+    body = patch(image.number, box=[1, 2, 30, 40]).json()
+    assert (body["box"], body["box_source"], body["state"]) == ([1, 2, 30, 40], "given", "pending")
+    assert patch(image.number, box=None).json()["box"] is None
+    assert patch(image.number, box=[1, 2, 3000, 40]).status_code == 400
+
+
+def test_another_id(patch, catalogue):
+    image, other = factories.add(catalogue, "tea", 1), factories.add(catalogue, "tea", 2)
+    assert patch(image.number, external_id=" a ").json()["external_id"] == "a"
+    assert patch(other.number, external_id="a").status_code == 409
+    assert patch(image.number, external_id="").json()["external_id"] == ""
+    assert patch(other.number, external_id="a").status_code == 200
+    assert patch(other.number, external_id="a\nb").status_code == 400
+
+
+def test_a_change_is_made_whole_or_not_at_all(patch, catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    factories.add(catalogue, "tea", 2, external_id="taken")
+    assert patch(image.number, label="new", external_id="taken").status_code == 409
+    assert patch(image.number, label="new", box=[0, 0, 9999, 1]).status_code == 400
+    image.refresh_from_db()
+    assert (image.product.label, image.box) == ("tea", None)
+    assert not catalogue.products.filter(label="new").exists()
+
+
+def test_a_product_that_has_the_picture_does_not_get_it_twice(patch, catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    factories.add(catalogue, "coffee", 1)
+    assert patch(image.number, label="coffee").status_code == 409
+    assert catalogue.images.count() == 2
+
+
+def test_many_are_given_to_another_product(editor, url, catalogue):
+    numbers = [factories.add(catalogue, "tea", seed).number for seed in (1, 2)]
+    body = {"numbers": [*numbers, 99], "label": "matcha"}
+    answer = editor.post(url("images", "move"), body, format="json")
+    assert answer.json() == {"moved": 2, "unknown": [99]}
+    product = catalogue.products.get(label="tea")
+    body = {"numbers": numbers[:1], "product": product.pk}
+    assert editor.post(url("images", "move"), body, format="json").json()["moved"] == 1
+    assert product.images.get().number == numbers[0]
+    nowhere = editor.post(url("images", "move"), {"numbers": numbers}, format="json")
+    assert nowhere.status_code == 400
+
+
+def test_a_file_with_an_id_replaces_the_one_before(editor, url, catalogue):
+    def send(seed: int, **fields):
+        file = SimpleUploadedFile("a.png", factories.png(seed))
+        body = {"label": "tea", "images": file, "external_id": "front", **fields}
+        return editor.post(url("images"), body, format="multipart")
+
+    first = send(1).json()["results"][0]["image"]["number"]
+    [result] = send(2).json()["results"]
+    assert result["replaced"] and result["image"]["number"] != first
+    assert catalogue.images.get().external_id == "front"
+    several = [SimpleUploadedFile("b.png", factories.png(seed)) for seed in (3, 4)]
+    assert send(3, images=several).status_code == 400

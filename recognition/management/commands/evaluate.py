@@ -19,7 +19,7 @@ from recognition.gallery_list import Entry, Severity, read_gallery_list
 from recognition.images import Picture
 from recognition.management import progress
 from recognition.management.workers import worker_running
-from recognition.models import Catalogue, Metric, RecognitionQuery
+from recognition.models import Catalogue, Metric
 from recognition.services import queries
 from recognition.services.imports.places import Folder
 
