@@ -76,20 +76,24 @@ def test_real_photos_are_recognised_as_well_as_by_the_networks_alone(worker, sta
     asked = read_list("queries.txt")
     inputs = [(str(path), lambda path=path: images.check(path.read_bytes())) for path, _ in asked]
     whole = queries.Options(boxes=[], rec_threshold=-1.0, per_product=False)
-    answers = [
-        list(answer.query.detections.get().matches.values_list("label", flat=True))
+    matches = [
+        list(answer.query.detections.get().matches.values_list("label", "score", "image__number"))
         for answer in queries.ask_all(catalogue, inputs, by=None, options=whole)
     ]
+    answers = [[label for label, _, _ in one] for one in matches]
     at_1 = np.mean([labels[0] == truth for labels, (_, truth) in zip(answers, asked, strict=True)])
     at_5 = np.mean([truth in labels for labels, (_, truth) in zip(answers, asked, strict=True)])
     assert at_1 >= 0.537 - 0.02
     assert at_5 >= 0.838 - 0.02
 
-    # And the order of the answers is that of exact cosine over the same vectors.
+    # And scores and order of the answers are those of exact float32 cosine.
     labels = [label for _, label in pairs]
-    for (path, _), answer in list(zip(asked, answers, strict=True))[:40]:
+    for (path, _), answer, found in list(zip(asked, answers, matches, strict=True))[:60]:
         [vector] = runtime.embed("starter_rec", [images.decode(path.read_bytes())])
         scores = direct @ vector
+        assert [score for _, score, _ in found] == pytest.approx(
+            [scores[number] for _, _, number in found], abs=1e-3
+        )
         order = np.argsort(-scores)[:5]
         for place, (label, best) in enumerate(zip(answer, order, strict=True)):
             close = np.abs(scores - scores[best]) < 1e-3  # half precision may swap these

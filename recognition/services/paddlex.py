@@ -309,7 +309,8 @@ def imported(user: User, directory: Path, *, feature_model: str | None = None) -
     found = Catalogue.objects.filter(owner=user, name=name).exclude(description="").first()
     if found is None:  # or begun and interrupted: the command goes on where it was
         catalogues.require_may_create(user)
-        model = feature_model or settings.SHITU_FEATURE_MODEL
+        of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
+        model = feature_model or of_site
         _manage(
             "import_index", "--catalogue", name, "--user", user.get_username(),
             "--index", str(directory), "--feature-model", model,

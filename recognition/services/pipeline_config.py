@@ -143,7 +143,8 @@ def apply(config: PipelineConfig, catalogue: Catalogue) -> Catalogue:
         raise Conflict(
             f"SubModules.Recognition names other weights ({digest[:12]}) than those that made the "
             f"vectors of “{catalogue.name}” ({model.name}, {model.digest[:12]}); re-embed it with "
-            "them first, or give the configuration to a new catalogue",
+            "them first (`manage.py reembed ... --switch`), or give the configuration to a new "
+            "catalogue",
             field="SubModules.Recognition",
         )
     return catalogues.change(catalogue, **wanted)

@@ -14,6 +14,7 @@ from PIL import Image
 from recognition import fetch
 from recognition.errors import FetchRefused
 from recognition.models import GalleryImage
+from recognition.services import queries
 from tests import factories
 
 

@@ -20,10 +20,6 @@ from tests.paddlex.cases import RECORDED
 
 @pytest.fixture(autouse=True)
 def paddlex_settings(settings) -> Any:
-    settings.ROOT_URLCONF = "tests.paddlex.urls"
-    first = "recognition.api.paddlex.identity.TokenInPath"
-    if first not in settings.MIDDLEWARE:
-        settings.MIDDLEWARE = [first, *settings.MIDDLEWARE]
     settings.SHITU_PADDLEX_TIMEOUT = 60.0
     settings.SHITU_PADDLEX_ID_MAP_LIMIT = 10_000
     settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = ""

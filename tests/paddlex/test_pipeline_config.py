@@ -8,13 +8,15 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 
-from recognition import pipeline_file
+from recognition import pipeline_file, search
 from recognition.errors import BadInput, Conflict, ModelUnavailable
-from recognition.services import catalogues, pipeline_config
-from tests import factories
+from recognition.models import Role, State, View
+from recognition.services import catalogues, index_files, paddlex, pipeline_config
+from tests import factories, processes
 
 
 @pytest.fixture
@@ -80,6 +82,29 @@ def test_new_catalogues_of_a_site_get_it(write, settings):
     )  # fmt: skip
     own = catalogues.create("y", owner=factories.user(), detector="", top_k=2)
     assert (own.top_k, own.detector, own.rec_threshold) == (2, "", 0.3)
+
+
+def test_its_index_is_imported_once_and_asked_by_default(
+    transactional_db, write, settings, tmp_path, monkeypatch
+):
+    for name, value in processes.environment(settings).items():
+        monkeypatch.setenv(name, value)
+    user = factories.user()
+    source = catalogues.create("source", owner=user)
+    images = [factories.add(source, label, seed) for seed, label in enumerate(("a", "b", "b"))]
+    vectors = np.eye(3, source.index.feature_model.dimension, dtype=np.float32)
+    search.store(source.index, [image.pk for image in images], [View.WHOLE] * 3, vectors)
+    source.images.update(state=State.DONE)
+    index_files.export_directory(source, tmp_path / "drink_index")
+
+    settings.SHITU_PIPELINE_CONFIG = str(write(index="drink_index"))
+    found = paddlex.find(user, None, Role.EDITOR)
+    assert found != source
+    assert paddlex.contents(found).labels == {0: "a", 1: "b", 2: "b"}
+    assert paddlex.find(user, None, Role.VIEWER) == found
+    settings.SHITU_PIPELINE_CONFIG = str(write(index="nowhere"))
+    with pytest.raises(BadInput, match="nowhere is no saved index"):
+        paddlex.find(user, None, Role.VIEWER)
 
 
 def test_models_that_are_not_there_are_said(db, settings, tmp_path):
