@@ -32,7 +32,7 @@ from recognition.models import (
     ShownLabel,
     User,
 )
-from recognition.services import catalogues, feature_models
+from recognition.services import catalogues, feature_models, quotas
 
 
 class FeatureModelSerializer(serializers.ModelSerializer[FeatureModel]):
@@ -197,7 +197,7 @@ class CatalogueListView(ListModelMixin, ApiView):
     def create(self, request: Request) -> Response:
         """Make an empty catalogue; you become its manager."""
         user = cast(User, request.user)
-        catalogues.require_may_create(user)
+        catalogues.require_unlimited(user)
         settings = self.read(CatalogueCreate)
         _require_models(settings)
         made = catalogues.create(owner=user, **settings)
@@ -243,6 +243,35 @@ class StatisticsView(InCatalogue):
     def retrieve(self, request: Request, key: Any) -> Response:
         """What is in the catalogue, counted now."""
         return Response(catalogues.statistics(self.catalogue))
+
+
+Quotas = inline_serializer(
+    "Quotas",
+    {
+        name: inline_serializer(
+            "QuotaUse",
+            {
+                "used": serializers.IntegerField(),
+                "most": serializers.IntegerField(allow_null=True, help_text="null: unlimited"),
+            },
+        )
+        for name in quotas.LIMITS
+    },
+)
+
+
+class QuotasView(InCatalogue):
+    sparse = False
+
+    @extend_schema(operation_id="catalogues_quotas", responses=Quotas)
+    def retrieve(self, request: Request, key: Any) -> Response:
+        """The limits of the catalogue, and what is used of them. Staff change them in the admin.
+
+        `images` and `stored_bytes` count the trash too. `queries_per_minute` is counted only where
+        there is a limit.
+        """
+        use = quotas.usage(self.catalogue)
+        return Response({one.limit: {"used": one.used, "most": one.most} for one in use})
 
 
 def _require_models(given: dict[str, Any]) -> None:

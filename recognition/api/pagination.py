@@ -159,3 +159,16 @@ class CursorPagination(BasePagination):
                 },
             },
         ]
+
+
+class OnePage(CursorPagination):
+    """The same shape for what is always short: all of it, on one page."""
+
+    def paginate_queryset(
+        self, queryset: Any, request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        self._next = self._previous = None
+        return list(queryset)
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        return []

@@ -8,18 +8,22 @@ from django.urls import URLPattern, URLResolver, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from recognition.api import (
+    audit,
     catalogues,
     images,
     jobs,
+    members,
     products,
     recognitions,
     request_id,  # noqa: F401  (sets X-Request-ID on every answer)
+    tokens,
 )
 
 _PUBLIC: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
 _LIST: dict[str, Any] = {"get": "list"}
 _READ: dict[str, Any] = {"get": "retrieve"}
 _CREATE: dict[str, Any] = {"post": "create"}
+_REMOVE: dict[str, Any] = {"delete": "destroy"}
 _LIST_CREATE: dict[str, Any] = {"get": "list", "post": "create"}
 _READ_CHANGE_REMOVE: dict[str, Any] = {
     "get": "retrieve",
@@ -69,7 +73,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CATALOGUE}/trash", products.TrashListView.as_view(_LIST), name="trash"),
     path(
         f"{_CATALOGUE}/trash/<int:product>",
-        products.TrashView.as_view({"delete": "destroy"}),
+        products.TrashView.as_view(_REMOVE),
         name="trashed",
     ),
     path(
@@ -130,6 +134,32 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="recognition-annotated",
     ),
     path(f"{_CATALOGUE}/jobs", jobs.JobListView.as_view(_LIST), name="jobs"),
+    path(f"{_CATALOGUE}/members", members.MemberListView.as_view(_LIST_CREATE), name="members"),
+    path(
+        f"{_CATALOGUE}/members/<int:member>",
+        members.MemberView.as_view({"patch": "partial_update", "delete": "destroy"}),
+        name="member",
+    ),
+    path(
+        f"{_CATALOGUE}/invitations",
+        members.InvitationListView.as_view(_LIST_CREATE),
+        name="invitations",
+    ),
+    path(
+        f"{_CATALOGUE}/invitations/<int:invitation>",
+        members.InvitationView.as_view(_REMOVE),
+        name="invitation",
+    ),
+    path(
+        "v1/invitations/<slug:text>",
+        members.InvitedView.as_view(_READ | _CREATE),
+        name="invited",
+    ),
+    path("v1/tokens", tokens.TokenListView.as_view(_LIST_CREATE), name="tokens"),
+    path("v1/tokens/<slug:token>", tokens.TokenView.as_view(_REMOVE), name="token"),
+    path(f"{_CATALOGUE}/audit", audit.AuditListView.as_view(_LIST), name="audit"),
+    path(f"{_CATALOGUE}/audit.csv", audit.AuditTableView.as_view(_READ), name="audit-table"),
+    path(f"{_CATALOGUE}/quotas", catalogues.QuotasView.as_view(_READ), name="quotas"),
     path(_JOB, jobs.JobView.as_view(_READ), name="job"),
     path(f"{_JOB}/lines", jobs.JobLineListView.as_view(_LIST), name="job-lines"),
     path(f"{_JOB}/report", jobs.JobReportView.as_view(_READ), name="job-report"),

@@ -75,11 +75,11 @@ def require_role(user: User | AnonymousUser, catalogue: Catalogue, role: Role) -
     )
 
 
-def require_may_create(user: User) -> None:
-    """Raises RoleTooLow unless `user`, signed in as they are, may make catalogues.
+def require_unlimited(user: User) -> None:
+    """Raises RoleTooLow when `user` is signed in with a token that may do less than they.
 
-    Everybody may; a token only if it is one for managers of all its user's catalogues, because
-    whoever makes a catalogue manages it.
+    What reaches beyond single catalogues asks for this: making one, whose maker manages it, joining
+    one, making tokens.
     """
     token = user.token
     if token is not None and (token.role != Role.MANAGER or token.catalogues.exists()):
@@ -104,7 +104,7 @@ def create(
     Raises BadInput naming the field, Conflict when the owner has one of that name already,
     ModelUnavailable when a model is not installed, RoleTooLow for a token that does not allow it.
     """
-    require_may_create(owner)
+    require_unlimited(owner)
     model = feature_models.installed(feature_model or settings.SHITU_FEATURE_MODEL)
     detector = settings.SHITU_DETECTOR if detector is None else detector
     feature_models.require_detector(detector)

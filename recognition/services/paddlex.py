@@ -308,7 +308,7 @@ def imported(user: User, directory: Path, *, feature_model: str | None = None) -
     name = f"index {pipeline_config.content_digest(directory)[:32]}"
     found = Catalogue.objects.filter(owner=user, name=name).exclude(description="").first()
     if found is None:  # or begun and interrupted: the command goes on where it was
-        catalogues.require_may_create(user)
+        catalogues.require_unlimited(user)
         of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
         model = feature_model or of_site
         _manage(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
+from django.utils import timezone
 
 from recognition.errors import BadInput
 from recognition.models import Action, ApiToken, Catalogue, Role, User
@@ -26,7 +27,8 @@ def create(
     """Make a token of `user`; returns its row and its text, which is stored nowhere.
 
     `role` is the highest role it acts with, `catalogues` the only ones it reaches (none given: all
-    the user's), `days` its life (None: until revoked). Raises BadInput naming the field.
+    the user's), `days` its life (None: until revoked). Whoever is signed in with a token that
+    expires makes none that outlives it. Raises BadInput naming the field.
     """
     name = name.strip()
     if not 1 <= len(name) <= 100:
@@ -35,9 +37,11 @@ def create(
         raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
     if days is not None and not 1 <= days <= LONGEST_DAYS:
         raise BadInput(f"days must lie in 1..{LONGEST_DAYS}", field="days")
-    token, text = ApiToken.objects.create(
-        user=user, name=name, role=role, expiry=timedelta(days=days) if days else None
-    )
+    life = timedelta(days=days) if days else None
+    if user.token is not None and user.token.expiry is not None:
+        left = user.token.expiry - timezone.now()
+        life = min(life, left) if life else left
+    token, text = ApiToken.objects.create(user=user, name=name, role=role, expiry=life)
     token.catalogues.set(catalogues)
     audit.record(Action.TOKEN_CREATE, token, catalogue=None, by=user, role=role)
     return token, text

@@ -18,10 +18,10 @@ from rest_framework.test import APIClient
 
 from recognition.api import urls
 from recognition.models import ApiToken, Job, Role, State
-from recognition.services import files, products, queries, tokens, trash
+from recognition.services import files, members, products, queries, tokens, trash
 from tests import factories
 
-PUBLIC, SIGNED_IN, MAKES_CATALOGUES = "public", "signed in", "may make catalogues"
+PUBLIC, SIGNED_IN, UNLIMITED = "public", "signed in", "signed in without a limited token"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ ROUTES = {
     ("docs", "get"): Access(PUBLIC),
     ("catalogues", "get"): Access(SIGNED_IN),
     ("catalogues", "post"): Access(
-        MAKES_CATALOGUES, 201, {"name": "new", "feature_model": "stub_rec", "detector": ""}
+        UNLIMITED, 201, {"name": "new", "feature_model": "stub_rec", "detector": ""}
     ),
     ("catalogue", "get"): Access(Role.VIEWER),
     ("catalogue", "patch"): Access(Role.MANAGER, 200, {"top_k": 3}),
@@ -77,6 +77,21 @@ ROUTES = {
     ("recognition", "get"): Access(Role.VIEWER),
     ("recognition-picture", "get"): Access(Role.VIEWER),
     ("recognition-annotated", "get"): Access(Role.VIEWER),
+    ("members", "get"): Access(Role.VIEWER),
+    ("members", "post"): Access(Role.MANAGER, 201, {"user": "newcomer", "role": "viewer"}),
+    ("member", "patch"): Access(Role.MANAGER, 200, {"role": "editor"}),
+    ("member", "delete"): Access(Role.MANAGER, 204),
+    ("invitations", "get"): Access(Role.MANAGER),
+    ("invitations", "post"): Access(Role.MANAGER, 201, {"email": "a@example.com"}),
+    ("invitation", "delete"): Access(Role.MANAGER, 204),
+    ("invited", "get"): Access(SIGNED_IN),
+    ("invited", "post"): Access(UNLIMITED),
+    ("tokens", "get"): Access(UNLIMITED),
+    ("tokens", "post"): Access(UNLIMITED, 201, {"name": "till"}),
+    ("token", "delete"): Access(UNLIMITED, 404),
+    ("audit", "get"): Access(Role.MANAGER),
+    ("audit-table", "get"): Access(Role.MANAGER),
+    ("quotas", "get"): Access(Role.VIEWER),
     ("jobs", "get"): Access(Role.VIEWER),
     ("job", "get"): Access(Role.VIEWER),
     ("job-lines", "get"): Access(Role.VIEWER),
@@ -118,7 +133,7 @@ def _expected(access: Access) -> dict[str, int]:
     if access.who == PUBLIC:
         return dict.fromkeys(PEOPLE, access.status) | {"expired token": 200}
     expected = {"anonymous": 401, "expired token": 401}
-    if access.who in (SIGNED_IN, MAKES_CATALOGUES):
+    if access.who in (SIGNED_IN, UNLIMITED):
         limited = access.status if access.who == SIGNED_IN else 403
         return (
             expected
@@ -194,10 +209,18 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
     )
     removed = products.create(catalogue, "removed")
     trash.put(catalogue, [removed])
+    factories.user("newcomer")
+    invitation, invited = members.invite(
+        catalogue, "b@example.com", Role.VIEWER, by=catalogue.owner, link=str
+    )
     ids: dict[str, Any] = {
         "product": image.product_id,
         "number": image.number,
         "job": running.key,
+        "member": factories.member(catalogue, Role.VIEWER).memberships.get().pk,
+        "invitation": invitation.pk,
+        "text": invited,
+        "token": "of-nobody",
     }
     special = {
         "trashed": {"product": removed.pk},

@@ -20,6 +20,7 @@ from recognition.models import (
     Product,
     RecognitionQuery,
 )
+from recognition.services import members, tokens
 from tests import factories
 
 
@@ -155,6 +156,10 @@ def _fill(catalogue, count: int) -> None:
         Product(catalogue=catalogue, label=f"r{number}", is_active=False, removed_at=timezone.now())
         for number in range(count)
     )
+    for number in range(count):
+        factories.member(catalogue, "viewer")
+        members.invite(catalogue, f"{number}@example.com", "viewer", by=catalogue.owner, link=str)
+        tokens.create(catalogue.owner, f"t{number}", catalogues=[catalogue])
     images = GalleryImage.objects.bulk_create(
         GalleryImage(
             catalogue=catalogue,
@@ -213,8 +218,10 @@ def test_every_list_in_at_most_8_queries(
     _fill(catalogue, count)
     job = catalogue.jobs.order_by("pk").first()
     client = with_token(catalogue.owner)
-    lists = [url(part) for part in ("products", "images", "recognitions", "jobs", "trash")]
-    for address in ["/api/v1/catalogues", url("jobs", job.key, "lines"), *lists]:
+    everything = ("products", "images", "recognitions", "jobs", "trash", "members", "invitations")
+    lists = [url(part) for part in (*everything, "audit")]
+    other = ["/api/v1/catalogues", "/api/v1/tokens", url("jobs", job.key, "lines")]
+    for address in [*other, *lists]:
         with django_assert_max_num_queries(8):
             page = client.get(address, {"limit": 200}).json()
         assert len(page["results"]) >= count, address
