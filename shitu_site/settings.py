@@ -7,6 +7,7 @@ With `DATABASE_URL` / `REDIS_URL` unset the project runs its own PostgreSQL / Va
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -43,6 +44,19 @@ def _secret_key() -> str:
             f"the directory SHITU_VAR_DIR={SHITU_VAR_DIR} cannot be written ({error.strerror}): "
             "make it writable, or set SHITU_VAR_DIR to a directory that is"
         ) from error
+
+
+def _pipeline_settings(path: str) -> dict[str, Any]:
+    """What the file of SHITU_PIPELINE_CONFIG decides."""
+    if not path:
+        return {}
+    from recognition import pipeline_file
+    from recognition.errors import RecognitionError
+
+    try:
+        return pipeline_file.read(Path(path)).settings()
+    except RecognitionError as error:
+        raise ImproperlyConfigured(f"SHITU_PIPELINE_CONFIG: {error.message}") from error
 
 
 # --- Where things are -----------------------------------------------------------------------------
@@ -145,12 +159,15 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 # --- Recognition ----------------------------------------------------------------------------------
-SHITU_DEVICE = env.str("SHITU_DEVICE", default="cpu")
-SHITU_ENGINE = env.str("SHITU_ENGINE", default="auto")
-SHITU_THREADS = env.int("SHITU_THREADS", default=0)
+# A PaddleX pipeline file decides what no variable does.
+SHITU_PIPELINE_CONFIG = env.str("SHITU_PIPELINE_CONFIG", default="")
+_pipeline = _pipeline_settings(SHITU_PIPELINE_CONFIG)
+SHITU_DEVICE = env.str("SHITU_DEVICE", default=_pipeline.get("SHITU_DEVICE", "cpu"))
+SHITU_ENGINE = env.str("SHITU_ENGINE", default=_pipeline.get("SHITU_ENGINE", "auto"))
+SHITU_THREADS = env.int("SHITU_THREADS", default=_pipeline.get("SHITU_THREADS", 0))
 SHITU_DETECTOR = env.str("SHITU_DETECTOR", default="starter_det")
 SHITU_FEATURE_MODEL = env.str("SHITU_FEATURE_MODEL", default="starter_rec")
-SHITU_BATCH_SIZE = env.int("SHITU_BATCH_SIZE", default=16)
+SHITU_BATCH_SIZE = env.int("SHITU_BATCH_SIZE", default=_pipeline.get("SHITU_BATCH_SIZE", 16))
 SHITU_LEASE_SECONDS = env.int("SHITU_LEASE_SECONDS", default=60)
 SHITU_MAX_ATTEMPTS = env.int("SHITU_MAX_ATTEMPTS", default=3)
 SHITU_INDEX_MEMORY_MB = env.int("SHITU_INDEX_MEMORY_MB", default=1024)
@@ -162,7 +179,6 @@ SHITU_TRASH_DAYS = env.int("SHITU_TRASH_DAYS", default=30)
 SHITU_INVITATION_DAYS = env.int("SHITU_INVITATION_DAYS", default=14)
 
 # --- PaddleX's HTTP interface --------------------------------------------------------------------
-SHITU_PIPELINE_CONFIG = env.str("SHITU_PIPELINE_CONFIG", default="")
 SHITU_PADDLEX_ANONYMOUS_USER = env.str("SHITU_PADDLEX_ANONYMOUS_USER", default="")
 SHITU_PADDLEX_DEFAULT_CATALOGUE = env.str("SHITU_PADDLEX_DEFAULT_CATALOGUE", default="")
 SHITU_PADDLEX_ID_MAP_LIMIT = env.int("SHITU_PADDLEX_ID_MAP_LIMIT", default=10_000)

@@ -245,19 +245,12 @@ class StatisticsView(InCatalogue):
         return Response(catalogues.statistics(self.catalogue))
 
 
-Quotas = inline_serializer(
-    "Quotas",
-    {
-        name: inline_serializer(
-            "QuotaUse",
-            {
-                "used": serializers.IntegerField(),
-                "most": serializers.IntegerField(allow_null=True, help_text="null: unlimited"),
-            },
-        )
-        for name in quotas.LIMITS
-    },
-)
+class QuotaUse(serializers.Serializer[quotas.Usage]):
+    used = serializers.IntegerField()
+    most = serializers.IntegerField(allow_null=True, help_text="null: unlimited")
+
+
+Quotas = inline_serializer("Quotas", {name: QuotaUse() for name in quotas.LIMITS})
 
 
 class QuotasView(InCatalogue):

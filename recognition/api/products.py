@@ -167,7 +167,7 @@ class Restore(WriteSerializer):
 
 
 def _counted(name: str) -> Any:
-    return inline_serializer(name.title(), {name: serializers.IntegerField()})
+    return inline_serializer(f"Products{name.title()}", {name: serializers.IntegerField()})
 
 
 class TrashSerializer(ReadSerializer):

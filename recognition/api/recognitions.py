@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
@@ -31,13 +32,25 @@ from recognition.api.base import (
 )
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
+from recognition.api.languages import wanted_languages
+from recognition.api.narrowing import Among
 from recognition.api.permissions import InCatalogue
-from recognition.errors import Conflict
-from recognition.models import Detection, Match, RecognitionQuery, Role, State, Status, User
+from recognition.errors import BadInput, Conflict
+from recognition.models import (
+    Catalogue,
+    Detection,
+    Match,
+    RecognitionQuery,
+    Role,
+    State,
+    Status,
+    User,
+)
+from recognition.services import catalogues, queries
 from recognition.services import pictures as looks
-from recognition.services import queries
 
 MAX_BOXES = 300
+MOST_CATALOGUES = 20
 _ENDED = (State.DONE, State.FAILED)
 
 
@@ -45,7 +58,13 @@ class MatchSerializer(serializers.ModelSerializer[Match]):
     label = serializers.CharField(  # type: ignore[assignment]
         help_text="What it was called at that moment."
     )
+    name = serializers.SerializerMethodField(
+        help_text="What it is called now, in the language of Accept-Language that suits best."
+    )
     score = serializers.FloatField(help_text="In the catalogue's metric.")
+    catalogue = serializers.SerializerMethodField(
+        help_text="Key of its catalogue; null once its product was removed."
+    )
     product = serializers.SerializerMethodField(help_text="Null once it was removed.")
     image = serializers.SerializerMethodField(
         help_text="Number of its best reference image; null once that was removed."
@@ -54,7 +73,18 @@ class MatchSerializer(serializers.ModelSerializer[Match]):
 
     class Meta:
         model = Match
-        fields = ["label", "score", "product", "image", "image_url"]
+        fields = ["label", "name", "score", "catalogue", "product", "image", "image_url"]
+
+    def get_name(self, match: Match) -> str:
+        if match.product is None:
+            return match.label
+        return match.product.name_in(wanted_languages(self.context["request"]))
+
+    @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
+    def get_catalogue(self, match: Match) -> str | None:
+        if match.product is None or self.get_product(match) is None:
+            return None
+        return str(match.product.catalogue.key)
 
     def get_product(self, match: Match) -> int | None:
         product = match.product
@@ -68,7 +98,7 @@ class MatchSerializer(serializers.ModelSerializer[Match]):
     def get_image_url(self, match: Match) -> str | None:
         if (number := self.get_image(match)) is None:
             return None
-        key = match.detection.query.catalogue.key
+        key = match.image.catalogue.key  # type: ignore[union-attr]  # or it had no number
         return reverse("api:image-thumbnail", [key, number], request=self.context["request"])
 
 
@@ -89,6 +119,10 @@ class RecognitionSerializer(ReadSerializer):
     catalogue = serializers.UUIDField(source="catalogue.key")
     asked_by = serializers.CharField(source="asked_by.username", default=None, allow_null=True)
     boxes = serializers.ListField(child=BoxField(), allow_null=True)
+    among = serializers.DictField(allow_null=True, help_text="Which products may be an answer.")
+    catalogues = serializers.SerializerMethodField(
+        help_text="Keys of all catalogues that are searched."
+    )
     answered_with = serializers.DictField(
         help_text="Detector and feature model with their weights hashes, metric, search plan."
     )
@@ -116,6 +150,8 @@ class RecognitionSerializer(ReadSerializer):
             "top_k",
             "per_product",
             "boxes",
+            "among",
+            "catalogues",
             "catalogue_version",
             "answered_with",
             "timings",
@@ -126,6 +162,10 @@ class RecognitionSerializer(ReadSerializer):
             "annotated",
         ]
         read_only_fields = fields
+
+    @extend_schema_field(serializers.ListField(child=serializers.UUIDField()))
+    def get_catalogues(self, query: RecognitionQuery) -> list[str]:
+        return [str(one.key) for one in (query.catalogue, *query.also.all())]
 
     def get_url(self, query: RecognitionQuery) -> str:
         return self._address("api:recognition", query)
@@ -155,6 +195,12 @@ class _Options(WriteSerializer):
     per_product = serializers.BooleanField(
         default=True, help_text="One entry per product; false: every reference image."
     )
+    catalogues = serializers.ListField(
+        child=serializers.UUIDField(),
+        required=False,
+        max_length=MOST_CATALOGUES,
+        help_text="Keys of others to search in as well; all use the same feature model.",
+    )
 
 
 class AskJson(_Options):
@@ -174,6 +220,7 @@ class AskJson(_Options):
         max_length=MAX_BOXES,
         help_text="What to recognise, instead of detecting; empty: the whole picture.",
     )
+    among = Among(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("image" in attrs) == ("url" in attrs):
@@ -189,6 +236,9 @@ class AskForm(_Options):
         serializers.ListField(child=BoxField(), max_length=MAX_BOXES),
         "JSON `[[x1, y1, x2, y2], ...]`: what to recognise, instead of detecting.",
         required=False,
+    )
+    among = form_json(
+        Among(), "JSON: which products may be an answer, as in a JSON body.", required=False
     )
 
 
@@ -227,10 +277,10 @@ class RecognitionFilter(django_filters.FilterSet):
 
 
 def _whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
-    """With all that RecognitionSerializer reads, in three queries however many rows."""
-    matches = Match.objects.select_related("image", "product")
+    """With all that RecognitionSerializer reads, in four queries however many rows."""
+    matches = Match.objects.select_related("image__catalogue", "product__catalogue")
     return queryset.select_related("catalogue", "asked_by").prefetch_related(
-        Prefetch("detections__matches", queryset=matches)
+        Prefetch("detections__matches", queryset=matches), "also"
     )
 
 
@@ -253,6 +303,17 @@ def _seconds(request: Request) -> float:
     return min(seconds, settings.SHITU_ANSWER_TIMEOUT)
 
 
+def several(request: Request, keys: Sequence[UUID]) -> list[Catalogue]:
+    """The catalogues with these keys. Raises BadInput for one that the user may not see."""
+    rows = Catalogue.objects.visible_to(request.user).select_related("index")
+    found = list(rows.filter(key__in=keys))
+    if missing := set(keys) - {catalogue.key for catalogue in found}:
+        raise BadInput(
+            f"there is no catalogue {min(missing)} among those you may see", field="catalogues"
+        )
+    return found
+
+
 class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
     """What was asked of a catalogue, newest first."""
 
@@ -265,7 +326,8 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
     roles = {"create": Role.VIEWER}
 
     def get_queryset(self) -> QuerySet[RecognitionQuery]:
-        return _whole(self.catalogue.queries.all())
+        mine = RecognitionQuery.objects.visible_to(self.request.user)
+        return _whole(mine.filter(catalogue=self.catalogue))
 
     @extend_schema(
         operation_id="recognitions_ask",
@@ -291,14 +353,17 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         """
         seconds = _seconds(request)
         data = self.read(AskForm if self.is_form else AskJson)
-        names = ("det_threshold", "rec_threshold", "top_k", "per_product", "boxes")
+        names = ("det_threshold", "rec_threshold", "top_k", "per_product", "boxes", "among")
         name = data["image"].name if self.is_form else data.get("name") or data.get("url", "")
         query = queries.submit(
             self.catalogue,
             pictures.received(data),
             by=cast(User, request.user),
             source_name=name or "",
-            options=queries.Options(**{name: data[name] for name in names if name in data}),
+            options=queries.Options(
+                **{name: data[name] for name in names if name in data},
+                also=several(request, data.get("catalogues", [])),
+            ),
         )
         if seconds:
             queries.wait(query, seconds)
@@ -312,7 +377,7 @@ class _Recognition(ApiView):
     queryset = RecognitionQuery.objects.none()
 
     def get_queryset(self) -> QuerySet[RecognitionQuery]:
-        return RecognitionQuery.objects.visible_to(self.request.user)
+        return RecognitionQuery.objects.visible_to(self.request.user).select_related("catalogue")
 
     def query(self) -> RecognitionQuery:
         return get_object_or_404(self.get_queryset(), key=self.kwargs["key"])
@@ -326,6 +391,18 @@ class RecognitionView(_Recognition):
         if seconds and query.state not in _ENDED:
             queries.wait(query, seconds)
         return Response(self.get_serializer(_whole(self.get_queryset()).get(pk=query.pk)).data)
+
+    @extend_schema(operation_id="recognitions_remove", responses={204: None})
+    def destroy(self, request: Request, key: UUID) -> Response:
+        """Remove a question with its picture and answer: yours, or as a manager anybody's.
+
+        409 while it is being answered.
+        """
+        query, user = self.query(), cast(User, request.user)
+        mine = query.asked_by_id == user.pk
+        catalogues.require_role(user, query.catalogue, Role.VIEWER if mine else Role.MANAGER)
+        queries.remove(query)
+        return Response(status=204)
 
 
 class RecognitionPictureView(_Recognition):

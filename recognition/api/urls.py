@@ -16,6 +16,7 @@ from recognition.api import (
     products,
     recognitions,
     request_id,  # noqa: F401  (sets X-Request-ID on every answer)
+    similar,
     tokens,
 )
 
@@ -118,11 +119,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="image-thumbnail",
     ),
     path(
+        f"{_CATALOGUE}/images/<int:number>/similar",
+        similar.SimilarView.as_view(_READ),
+        name="image-similar",
+    ),
+    path(
         f"{_CATALOGUE}/recognitions",
         recognitions.RecognitionListView.as_view(_LIST_CREATE),
         name="recognitions",
     ),
-    path(_RECOGNITION, recognitions.RecognitionView.as_view(_READ), name="recognition"),
+    path(_RECOGNITION, recognitions.RecognitionView.as_view(_READ | _REMOVE), name="recognition"),
     path(
         f"{_RECOGNITION}/picture",
         recognitions.RecognitionPictureView.as_view(_READ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
@@ -15,6 +16,10 @@ from recognition.models.gallery import GalleryImage
 from recognition.models.product import Product
 from recognition.models.vectors import FeatureModel
 from recognition.models.work import Work, WorkQuerySet
+
+if TYPE_CHECKING:
+
+    pass
 
 
 class RecognitionQueryQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
@@ -50,6 +55,17 @@ class RecognitionQuery(Work):
     )
     boxes = models.JSONField(
         null=True, blank=True, help_text=_("boxes given by the caller; detection is skipped")
+    )
+    among = models.JSONField(
+        null=True,
+        blank=True,
+        help_text=_("categories, attributes and products that may be an answer; empty: all"),
+    )
+    also = models.ManyToManyField(
+        Catalogue,
+        blank=True,
+        related_name="+",
+        help_text=_("other catalogues searched with this one; `among` is not null then"),
     )
 
     catalogue_version = models.BigIntegerField(null=True, editable=False)

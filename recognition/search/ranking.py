@@ -58,11 +58,12 @@ def rank(
     threshold: float,
     top_k: int,
     margin: float,
+    best_decides: bool = False,
 ) -> Ranked:
     """The answer for one region from its neighbours, in any order.
 
-    Every neighbour is held against `threshold` (in `metric`; PaddleX looks at the best one only and
-    then keeps all). Ambiguous: another product that passed lies within `margin` of the best, in
+    Every neighbour is held against `threshold` (in `metric`); with `best_decides` only the best one
+    is, and the others come along, as PaddleX has it. Ambiguous: another product that passed lies within `margin` of the best, in
     cosine. Several images of one product stay as they are: who wants one entry per product asks the
     search for that.
     """
@@ -75,13 +76,16 @@ def rank(
             value,
             neighbour.similarity,
         )
-        for neighbour in sorted(neighbours, key=_best_first)
-        if passes(value := score(neighbour.similarity, metric), metric, threshold)
-    ][:top_k]
-    if not matches:
+        for neighbour in sorted(neighbours, key=_best_first)[:top_k]
+        for value in [score(neighbour.similarity, metric)]
+    ]
+    passed = [match for match in matches if passes(match.score, metric, threshold)]
+    if not passed:
         return Ranked(Status.UNKNOWN, [])
-    best = matches[0]
-    rival = next((match for match in matches if match.product_id != best.product_id), None)
+    if not best_decides:
+        matches = passed
+    best = passed[0]
+    rival = next((match for match in passed if match.product_id != best.product_id), None)
     if rival is not None and best.similarity - rival.similarity < margin:
         return Ranked(Status.AMBIGUOUS, matches)
     return Ranked(Status.MATCH, matches)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from recognition import images, search
 from recognition.engine.types import Box, Pixels, Vectors
-from recognition.errors import ModelUnavailable, RecognitionError
+from recognition.errors import Conflict, ModelUnavailable, RecognitionError
 from recognition.models import (
     Catalogue,
     Detection,
@@ -25,9 +25,10 @@ from recognition.models import (
     Product,
     RecognitionQuery,
     State,
+    VectorIndex,
 )
 from recognition.search.ranking import Ranked, rank
-from recognition.services import bell, files, workers
+from recognition.services import bell, files, filtering, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -173,14 +174,26 @@ def _search(asked: Sequence[_Asked]) -> list[search.Found]:
     return search.nearest_many(
         [
             search.Question(
-                spaces=[one.catalogue.require_index()],
+                spaces=_spaces(one),
                 vectors=one.vectors,
                 limit=_top_k(one),
                 per_product=one.query.per_product,
+                among=None if one.query.among is None else filtering.among(one.query.among),
             )
             for one in asked
         ]
     )
+
+
+def _spaces(one: _Asked) -> list[VectorIndex]:
+    """The search spaces of a question: its catalogue's, and those of others asked together."""
+    spaces = [one.catalogue.require_index()]
+    if one.query.among is not None:
+        others = one.query.also.select_related("index__feature_model")
+        spaces += [other.require_index() for other in others]
+    if len({space.feature_model_id for space in spaces}) > 1:
+        raise Conflict("one of its catalogues switched to another feature model; ask again")
+    return spaces
 
 
 def _top_k(one: _Asked) -> int:
@@ -197,6 +210,7 @@ def _rank(one: _Asked, neighbours: Sequence[search.Neighbour]) -> Ranked:
         threshold=metric.default_threshold if threshold is None else threshold,
         top_k=_top_k(one),
         margin=one.catalogue.margin,
+        best_decides=not one.query.per_product,
     )
 
 

@@ -29,7 +29,7 @@ from recognition.models import (
     User,
     VectorIndex,
 )
-from recognition.services import audit, feature_models, files, gallery, indexes
+from recognition.services import audit, feature_models, files, gallery, indexes, pipeline_config
 
 SETTINGS = frozenset(
     {
@@ -105,8 +105,11 @@ def create(
     ModelUnavailable when a model is not installed, RoleTooLow for a token that does not allow it.
     """
     require_unlimited(owner)
-    model = feature_models.installed(feature_model or settings.SHITU_FEATURE_MODEL)
-    detector = settings.SHITU_DETECTOR if detector is None else detector
+    given = {"feature_model": feature_model, "detector": detector, **options}
+    options = pipeline_config.site_options()  # SHITU_PIPELINE_CONFIG, for what is left open
+    options |= {name: value for name, value in given.items() if value is not None}
+    model = feature_models.installed(options.pop("feature_model", settings.SHITU_FEATURE_MODEL))
+    detector = options.pop("detector", settings.SHITU_DETECTOR)
     feature_models.require_detector(detector)
     _check_choice("metric", metric, Metric.values)
     _check_choice("index_type", index_type, IndexType.values)
@@ -247,6 +250,9 @@ def remove(catalogue: Catalogue) -> None:
     """Remove a catalogue with everything in it; its files follow after the commit."""
     for rows in (GalleryImage.everything, RecognitionQuery.objects, Job.objects):
         files.remove_on_commit(rows.filter(catalogue=catalogue).values_list("file", flat=True))
+    together = RecognitionQuery.objects.filter(also=catalogue)  # their answers show its products
+    files.remove_on_commit(together.values_list("file", flat=True))
+    together.delete()
     audit.record(
         Action.CATALOGUE_REMOVE, catalogue, catalogue=catalogue, images=catalogue.stored_images
     )

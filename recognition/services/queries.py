@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from django.conf import settings
 from django.db import transaction
 
 from recognition import tasks
-from recognition.errors import AnswerTimeout, BadInput, RecognitionError
+from recognition.errors import AnswerTimeout, BadInput, Conflict, RecognitionError
 from recognition.images import Picture, check_box
 from recognition.models import Catalogue, Match, RecognitionQuery, State, User
 from recognition.models.query import query_path
-from recognition.services import bell, files, quotas
+from recognition.services import bell, files, filtering, quotas
 
 MOST_TOP_K = 100
 
@@ -26,7 +26,9 @@ class Options:
     """What a question may override; None means the catalogue's own setting.
 
     `rec_threshold` is in the catalogue's metric. `boxes` (`[x1, y1, x2, y2]` in pixels) replace
-    detection; an empty list asks about the whole picture.
+    detection; an empty list asks about the whole picture. `among` says which products may be an
+    answer (see `filtering.among`). `also` are other catalogues to search in, which the caller has
+    seen to that the user may see; the settings are those of the one that is asked.
     """
 
     det_threshold: float | None = None
@@ -34,6 +36,8 @@ class Options:
     top_k: int | None = None
     per_product: bool = True
     boxes: Sequence[Sequence[float]] | None = None
+    among: Mapping[str, Any] | None = None
+    also: Sequence[Catalogue] = ()
 
     def check(self, picture: Picture) -> None:
         """Raises BadInput naming the option that is out of range."""
@@ -47,6 +51,7 @@ class Options:
             raise BadInput(f"top_k must lie in 1..{MOST_TOP_K}", field="top_k")
         for box in self.boxes or []:
             check_box(box, picture.width, picture.height)
+        filtering.among(self.among or {})
 
 
 def submit(
@@ -63,6 +68,7 @@ def submit(
     """
     options = options or Options()
     options.check(picture)
+    also = alike(catalogue, options.also)
     quotas.check_query(catalogue, by=by)
     boxes = options.boxes
     if boxes is not None:
@@ -78,13 +84,45 @@ def submit(
         top_k=options.top_k,
         per_product=options.per_product,
         boxes=boxes,
+        among=dict(options.among or {}) if options.among or also else None,
     )
     with files.storing() as stored, transaction.atomic():
         query.file.name = files.keep(query_path(query, f"x{picture.suffix}"), picture.data)
         stored.append(query.file.name)
         query.save(force_insert=True)
+        if also:
+            query.also.set(also)
         tasks.wake(tasks.answer_queries)
     return query
+
+
+def alike(catalogue: Catalogue, others: Iterable[Catalogue]) -> list[Catalogue]:
+    """The others that can be searched together with a catalogue, itself left out.
+
+    Raises BadInput for one that another network looks at: their vectors cannot be compared.
+    """
+    found = [other for other in others if other.pk != catalogue.pk]
+    model = catalogue.require_index().feature_model_id
+    for other in found:
+        if other.require_index().feature_model_id != model:
+            raise BadInput(
+                f"“{other.name}” uses another feature model than “{catalogue.name}”; ask each "
+                "catalogue by itself",
+                field="catalogues",
+            )
+    return found
+
+
+@transaction.atomic
+def remove(query: RecognitionQuery) -> None:
+    """Remove a question with its picture and answer. Raises Conflict while it is being answered."""
+    row = RecognitionQuery.objects.select_for_update().filter(pk=query.pk).first()
+    if row is None:
+        return
+    if row.state == State.RUNNING:
+        raise Conflict("it is being answered right now; remove it in a moment")
+    files.remove_on_commit([row.file.name or ""])
+    row.delete()
 
 
 def wait(query: RecognitionQuery, seconds: float) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
-from django.utils import timezone
 
 from recognition.errors import BadInput
 from recognition.models import Action, ApiToken, Catalogue, Role, User
@@ -37,11 +36,13 @@ def create(
         raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
     if days is not None and not 1 <= days <= LONGEST_DAYS:
         raise BadInput(f"days must lie in 1..{LONGEST_DAYS}", field="days")
-    life = timedelta(days=days) if days else None
-    if user.token is not None and user.token.expiry is not None:
-        left = user.token.expiry - timezone.now()
-        life = min(life, left) if life else left
-    token, text = ApiToken.objects.create(user=user, name=name, role=role, expiry=life)
+    token, text = ApiToken.objects.create(
+        user=user, name=name, role=role, expiry=timedelta(days=days) if days else None
+    )
+    end = user.token.expiry if user.token else None
+    if end is not None and (token.expiry is None or token.expiry > end):
+        token.expiry = end
+        token.save(update_fields=["expiry"])
     token.catalogues.set(catalogues)
     audit.record(Action.TOKEN_CREATE, token, catalogue=None, by=user, role=role)
     return token, text

@@ -74,7 +74,9 @@ ROUTES = {
     ("image-thumbnail", "get"): Access(Role.VIEWER),
     ("recognitions", "get"): Access(Role.VIEWER),
     ("recognitions", "post"): Access(Role.VIEWER, 202, {"image": PNG}),
+    ("image-similar", "get"): Access(Role.VIEWER),
     ("recognition", "get"): Access(Role.VIEWER),
+    ("recognition", "delete"): Access(Role.MANAGER, 204),
     ("recognition-picture", "get"): Access(Role.VIEWER),
     ("recognition-annotated", "get"): Access(Role.VIEWER),
     ("members", "get"): Access(Role.VIEWER),
@@ -198,7 +200,7 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
     """The address of a route of a catalogue that has one of everything."""
     with run_tasks():
         image = factories.add(catalogue, "tea", 1)
-        query = queries.submit(catalogue, factories.picture(1), by=catalogue.owner)
+        query = queries.submit(catalogue, factories.picture(1), by=None)
     running, failed, exported = (
         Job.objects.create(catalogue=catalogue, kind=kind, **fields)
         for kind, fields in (

@@ -50,9 +50,24 @@ class Command(BaseCommand):
         self.stdout.write(f"\n  http://{bind}/   sign in as {admin.username}")
         if password:
             self.stdout.write(f"  password: {password}   (shown this once)")
+        if _opens_to_this_machine(bind):
+            os.environ["SHITU_PADDLEX_ANONYMOUS_USER"] = admin.username
+            self.stdout.write(
+                f"  PaddleX clients on this machine need no token: they act as {admin.username} "
+                "(SHITU_PADDLEX_ANONYMOUS_USER= turns that off)"
+            )
         self.stdout.write(f"  data: {settings.SHITU_VAR_DIR}   Ctrl-C stops everything\n\n")
         self.stdout.flush()
         raise SystemExit(Supervisor(self.stdout).run())
+
+
+def _opens_to_this_machine(bind: str) -> bool:
+    """Whether PaddleX's clients may come without a token: on loopback, unless the setting is set."""
+    names = {bind.rsplit(":", 1)[0], *settings.ALLOWED_HOSTS}  # a proxy needs its own name there
+    return (
+        names <= {"127.0.0.1", "[::1]", "localhost"}
+        and "SHITU_PADDLEX_ANONYMOUS_USER" not in os.environ
+    )
 
 
 class Supervisor:
