@@ -11,6 +11,7 @@ from recognition.api import (
     audit,
     catalogues,
     images,
+    indexes,
     jobs,
     members,
     products,
@@ -18,6 +19,7 @@ from recognition.api import (
     request_id,  # noqa: F401  (sets X-Request-ID on every answer)
     similar,
     tokens,
+    workers,
 )
 
 _PUBLIC: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
@@ -165,6 +167,22 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/tokens/<slug:token>", tokens.TokenView.as_view(_REMOVE), name="token"),
     path(f"{_CATALOGUE}/audit", audit.AuditListView.as_view(_LIST), name="audit"),
     path(f"{_CATALOGUE}/audit.csv", audit.AuditTableView.as_view(_READ), name="audit-table"),
+    path(
+        f"{_CATALOGUE}/index",
+        indexes.IndexView.as_view({"get": "retrieve", "patch": "partial_update"}),
+        name="index",
+    ),
+    path(
+        f"{_CATALOGUE}/index/rebuild",
+        indexes.IndexRebuildView.as_view(_CREATE),
+        name="index-rebuild",
+    ),
+    path(
+        f"{_CATALOGUE}/index/explain",
+        indexes.IndexExplainView.as_view(_READ),
+        name="index-explain",
+    ),
+    path("v1/workers", workers.WorkerListView.as_view(_LIST), name="workers"),
     path(f"{_CATALOGUE}/quotas", catalogues.QuotasView.as_view(_READ), name="quotas"),
     path(_JOB, jobs.JobView.as_view(_READ), name="job"),
     path(f"{_JOB}/lines", jobs.JobLineListView.as_view(_LIST), name="job-lines"),

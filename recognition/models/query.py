@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.db import models
@@ -18,12 +18,17 @@ from recognition.models.vectors import FeatureModel
 from recognition.models.work import Work, WorkQuerySet
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser
 
-    pass
+    from recognition.models.people import User
 
 
 class RecognitionQueryQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
-    pass
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        """An answer shows products of every catalogue that it was searched in."""
+        seen = Catalogue.objects.visible_to(user).values("pk")
+        hidden = Catalogue.objects.exclude(pk__in=seen)
+        return self.filter(catalogue__in=seen).exclude(also__in=hidden)
 
 
 def query_path(query: RecognitionQuery, filename: str) -> str:

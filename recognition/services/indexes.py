@@ -204,6 +204,14 @@ def statistics(catalogue: Catalogue) -> list[SpaceStatistics]:
     return sorted(found, key=lambda one: not one.current)
 
 
+def statistics_of(space: VectorIndex) -> SpaceStatistics:
+    """One search space of a catalogue. Counted now."""
+    version, current = Catalogue.objects.values_list("version", "index_id").get(
+        pk=space.catalogue_id
+    )
+    return _statistics(space, version, current=space.pk == current)
+
+
 def vector_of(space: VectorIndex, image: GalleryImage) -> Vectors:
     """The vectors (views, D) stored for an image in a space."""
     return stored(space, image.pk)

@@ -68,6 +68,31 @@ class Lease:
             self.job.lease_until = before  # so it still says in the database
             raise
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renewed from a thread, for a block that is one long statement of the database.
+
+        Taken from us meanwhile, the block still runs to its end; `renew` behind it tells.
+        """
+        stop = threading.Event()
+
+        def keep() -> None:
+            try:
+                while not stop.wait(settings.SHITU_LEASE_SECONDS / 3):
+                    self.renew()
+            except Superseded:
+                return
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=keep, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
     def renew_if_old(self) -> None:
         """`renew` once half of the time is over."""
         half = timedelta(seconds=settings.SHITU_LEASE_SECONDS / 2)
@@ -248,12 +273,13 @@ def _waiting() -> Any:
 
 def _runs() -> dict[str, Run]:
     """What runs a job of each kind."""
-    from recognition.services import exports, model_switch
+    from recognition.services import exports, index_jobs, model_switch
     from recognition.services.imports import runner
 
     return {
         Job.Kind.IMPORT: runner.run,
         Job.Kind.EXPORT: exports.run,
+        Job.Kind.REBUILD: index_jobs.run,
         Job.Kind.REEMBED: model_switch.run,
     }
 

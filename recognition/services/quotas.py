@@ -204,6 +204,28 @@ def check_query(catalogue: Catalogue, *, by: User | None) -> None:
             )
 
 
+def check_request(user: User) -> None:
+    """Count one request of the API; raises LimitReached above `SHITU_API_REQUESTS_PER_MINUTE`.
+
+    Each token has its own count, and whoever comes without one is counted by user.
+    """
+    most = settings.SHITU_API_REQUESTS_PER_MINUTE
+    if not most:
+        return
+    one = user.token or user
+    try:
+        [full] = _take([(f"shitu:requests:{_kind(one)}:{one.pk}", most)])
+    except redis.RedisError as error:
+        log.warning("rate_limit_unreachable", reason=str(error))
+        return
+    if full is not None:
+        raise LimitReached(
+            f"{_called(one)} may send {most} requests a minute and has sent {full.used}; "
+            f"come back in {full.seconds:.0f} s",
+            retry_after=full.seconds,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Full:
     used: int

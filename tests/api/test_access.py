@@ -21,7 +21,8 @@ from recognition.models import ApiToken, Job, Role, State
 from recognition.services import files, members, products, queries, tokens, trash
 from tests import factories
 
-PUBLIC, SIGNED_IN, UNLIMITED = "public", "signed in", "signed in without a limited token"
+PUBLIC, SIGNED_IN, STAFF = "public", "signed in", "staff"
+UNLIMITED = "signed in without a limited token"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Access:
     who: str
     status: int = 200
     body: Any = None
+    query: str = ""
 
 
 PNG = base64.b64encode(factories.png(9)).decode()
@@ -94,6 +96,11 @@ ROUTES = {
     ("audit", "get"): Access(Role.MANAGER),
     ("audit-table", "get"): Access(Role.MANAGER),
     ("quotas", "get"): Access(Role.VIEWER),
+    ("index", "get"): Access(Role.VIEWER),
+    ("index", "patch"): Access(Role.MANAGER, 200, {"m": 24}),
+    ("index-rebuild", "post"): Access(Role.MANAGER, 201),
+    ("index-explain", "get"): Access(Role.VIEWER, query="?image=0"),
+    ("workers", "get"): Access(STAFF),
     ("jobs", "get"): Access(Role.VIEWER),
     ("job", "get"): Access(Role.VIEWER),
     ("job-lines", "get"): Access(Role.VIEWER),
@@ -135,6 +142,12 @@ def _expected(access: Access) -> dict[str, int]:
     if access.who == PUBLIC:
         return dict.fromkeys(PEOPLE, access.status) | {"expired token": 200}
     expected = {"anonymous": 401, "expired token": 401}
+    if access.who == STAFF:
+        return (
+            expected
+            | {who: 403 for who in PEOPLE if who not in expected}
+            | {"staff, no member": access.status}
+        )
     if access.who in (SIGNED_IN, UNLIMITED):
         limited = access.status if access.who == SIGNED_IN else 403
         return (
@@ -256,7 +269,7 @@ def test_who_may(people, address, name: str, method: str):
     for who in PEOPLE:
         with transaction.atomic():
             send = getattr(people[who](), method)
-            got[who] = send(address(name), **_sent(access.body)).status_code
+            got[who] = send(address(name) + access.query, **_sent(access.body)).status_code
             transaction.set_rollback(True)
     assert got == _expected(access)
 

@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
 
 def _opens_to_this_machine(bind: str) -> bool:
-    """Whether PaddleX's clients may come without a token: on loopback, unless the setting is set."""
+    """Whether PaddleX's clients may come without a token: on loopback, unless it is set."""
     names = {bind.rsplit(":", 1)[0], *settings.ALLOWED_HOSTS}  # a proxy needs its own name there
     return (
         names <= {"127.0.0.1", "[::1]", "localhost"}
