@@ -21,7 +21,10 @@ def test_a_sound_set_up_has_nothing_to_complain_about(starter_models):
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("rows", "remedy"),
-    [([None, None], "has no pgvector"), ([("0.7.4",), ("0.7.4",)], "ALTER EXTENSION vector UPDATE")],
+    [
+        ([None, None], "has no pgvector"),
+        ([("0.7.4",), ("0.7.4",)], "ALTER EXTENSION vector UPDATE"),
+    ],
     ids=["missing", "old"],
 )
 def test_pgvector(monkeypatch, rows, remedy):

@@ -37,6 +37,39 @@ class _Crop:
     pixels: Pixels
 
 
+_last_served = 0
+"""Id of the catalogue that this worker served last."""
+
+
+def embed_in_turn(catalogue_id: int) -> bool:
+    """Embed one batch of the catalogue whose turn it is; True when more may be waiting.
+
+    A wake-up of any catalogue is taken as one of all: a catalogue that got a thousand pictures one
+    by one has a thousand wake-ups in the queue, and would otherwise be served as often before one
+    that comes after it. True, too, when the catalogue of the wake-up itself had to wait.
+    """
+    global _last_served
+    _last_served = _next_after(_last_served) or catalogue_id
+    try:
+        more = embed_waiting(_last_served)
+    except ModelUnavailable as error:
+        if _last_served == catalogue_id:
+            raise
+        log.error("other_catalogue_failed", catalogue=_last_served, reason=error.message)
+        return True
+    return more or _last_served != catalogue_id
+
+
+def _next_after(catalogue_id: int) -> int | None:
+    """The next catalogue, by id and round again, that has waiting images."""
+    waiting = (
+        GalleryImage.objects.waiting()
+        .order_by("catalogue_id")
+        .values_list("catalogue_id", flat=True)
+    )
+    return waiting.filter(catalogue_id__gt=catalogue_id).first() or waiting.first()
+
+
 def embed_waiting(catalogue_id: int) -> bool:
     """Embed one batch of the catalogue's waiting images; True when more may be waiting.
 

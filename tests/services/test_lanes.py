@@ -1,0 +1,123 @@
+"""Live questions go before bulk work, and in the bulk lane the catalogues take turns."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import pytest
+
+from recognition.errors import ModelUnavailable
+from recognition.models import GalleryImage, RecognitionQuery, State
+from recognition.services import answering, gallery, indexing, queries
+from tests import factories
+
+BATCH = 16
+
+
+def done(catalogue) -> int:
+    return GalleryImage.objects.filter(catalogue=catalogue, state=State.DONE).count()
+
+
+def fill(catalogue, count: int, *, at_once: int) -> None:
+    """`count` pictures of the size of a photo, `at_once` with each wake-up."""
+    pictures = [factories.picture(seed, (320, 240)) for seed in range(16)]
+    for start in range(0, count, at_once):
+        new = [
+            gallery.NewImage(f"product {start + n}", pictures[(start + n) % 16])
+            for n in range(at_once)
+        ]
+        gallery.add_images(catalogue, new, by=catalogue.owner)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def test_a_question_does_not_wait_behind_the_backlog(worker, starter_catalogue):
+    catalogue = starter_catalogue()
+    fill(catalogue, 320, at_once=32)
+    worker()
+    wait_for(lambda: done(catalogue))
+    for seed in range(3):
+        before = done(catalogue)
+        query = queries.submit(catalogue, factories.picture(seed, (320, 240)), by=None)
+        queries.require_answer(query, 30)
+        # One batch may be under way when the question is stored, and one when we look again.
+        assert done(catalogue) - before <= 2 * BATCH
+    assert done(catalogue) < 320, "the backlog was too short to show anything"
+
+
+def test_a_catalogue_with_a_thousand_wake_ups_does_not_keep_the_others_waiting(
+    worker, starter_catalogue
+):
+    first, second = starter_catalogue("first"), starter_catalogue("second")
+    fill(first, 200, at_once=1)
+    fill(second, 2 * BATCH, at_once=2 * BATCH)
+    worker()
+    wait_for(lambda: done(second) == 2 * BATCH)
+    # Turn by turn: about as many batches for the one as for the other.
+    assert 0 < done(first) <= 5 * BATCH
+
+
+@pytest.mark.django_db
+def test_catalogues_take_turns_however_many_wake_ups_each_has(catalogue, user, stub_engine):
+    other = factories.catalogue(owner=user)
+    for seed in range(BATCH + 4):
+        factories.add(catalogue, "tea", seed)
+        factories.add(other, "tea", seed)
+    served = []
+    wake_ups = deque([catalogue.pk] * 3 + [other.pk])
+    while wake_ups:
+        before = done(catalogue), done(other)
+        token = wake_ups.popleft()
+        if indexing.embed_in_turn(token):
+            wake_ups.append(token)
+        served.append("first" if done(catalogue) > before[0] else "other")
+        assert len(served) < 10
+    assert served[:4] in (["first", "other"] * 2, ["other", "first"] * 2)
+    assert done(catalogue) == done(other) == BATCH + 4
+
+
+@pytest.mark.django_db
+def test_a_catalogue_whose_network_is_missing_does_not_take_the_wake_up_of_another(
+    catalogue, user, stub_engine, monkeypatch
+):
+    broken = factories.catalogue(owner=user)
+    factories.add(broken, "tea", 1)
+    factories.add(catalogue, "tea", 2)
+    embed = indexing._embed
+
+    def fails(of, pictures):
+        if of.pk == broken.pk:
+            raise ModelUnavailable("not installed")
+        embed(of, pictures)
+
+    monkeypatch.setattr(indexing, "_embed", fails)
+    monkeypatch.setattr(indexing, "_last_served", catalogue.pk)  # it is the other one's turn
+    assert indexing.embed_in_turn(catalogue.pk) is True
+    assert indexing.embed_in_turn(catalogue.pk) is False
+    assert done(catalogue) == 1
+    assert broken.images.get().error == "not installed"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("live_batch", "device", "together"), [(0, "cpu", 4), (0, "gpu", 16), (7, "cpu", 7)]
+)
+def test_questions_are_answered_a_few_at_a_time_on_a_cpu(
+    catalogue, stub_engine, settings, monkeypatch, live_batch, device, together
+):
+    from recognition.engine.devices import Device
+
+    settings.SHITU_LIVE_BATCH = live_batch
+    monkeypatch.setattr(answering.get_runtime(), "device", Device(device))
+    monkeypatch.setattr(answering.get_runtime(), "_probed", True)
+    for seed in range(together + 1):
+        queries.submit(catalogue, factories.picture(seed), by=None)
+    assert answering.answer_waiting() is True
+    assert RecognitionQuery.objects.filter(state=State.DONE).count() == together
+    assert answering.answer_waiting() is False
