@@ -39,13 +39,13 @@ def answer_queries() -> None:
 
 @shared_task
 def embed_images(catalogue_id: int) -> None:
-    """Embed one batch of a catalogue's waiting images, then stand at the back of the queue again.
+    """Embed one batch of waiting images, then stand at the back of the queue again. Queue: bulk.
 
-    Going to the back is what shares the bulk lane fairly between catalogues.
+    The catalogues take turns, whichever the wake-up is for.
     """
     from recognition.services import indexing
 
-    if indexing.embed_waiting(catalogue_id):
+    if indexing.embed_in_turn(catalogue_id):
         wake(embed_images, catalogue_id)
 
 

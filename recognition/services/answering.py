@@ -6,12 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from recognition import images, search
 from recognition.engine.types import Box, Pixels, Vectors
@@ -32,6 +34,8 @@ from recognition.services import bell, files, filtering, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
+
+_CPU_LIVE_BATCH = 4
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ def answer_waiting() -> bool:
 
     A question that cannot be answered fails alone, with its reason.
     """
-    size = settings.SHITU_BATCH_SIZE
+    size = _batch_size()
     claimed: list[RecognitionQuery] = RecognitionQuery.objects.select_related(
         "catalogue__index__feature_model"
     ).claim(size)
@@ -76,6 +80,18 @@ def answer_waiting() -> bool:
                     _fail([one.query], reason.message)
     bell.ring([query.key for query in claimed])
     return len(claimed) == size
+
+
+def _batch_size() -> int:
+    """How many questions are answered together.
+
+    On a CPU a batch hardly saves anything (the claim and the writing are shared), and the first of
+    it waits for the last: 4 had the throughput of 16 at half the waiting.
+    """
+    if settings.SHITU_LIVE_BATCH:
+        return int(settings.SHITU_LIVE_BATCH)
+    most = int(settings.SHITU_BATCH_SIZE)
+    return min(_CPU_LIVE_BATCH, most) if get_runtime().device.kind == "cpu" else most
 
 
 def _decode(query: RecognitionQuery) -> _Asked | None:
@@ -243,41 +259,51 @@ def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
                 )
                 for place, match in enumerate(ranked.matches)
             ]
-    now = timezone.now()
+    with transaction.atomic():
+        # A redelivered task answers again; what an earlier try wrote goes first.
+        Detection.objects.filter(query__in=[one.query for one in asked]).delete()
+        _forget_removed(matches)
+        Detection.objects.bulk_create(detections)
+        Match.objects.bulk_create(matches)
+        _finish(asked, found, loaded)
+
+
+# Django's bulk_update writes a CASE for every column: building that was half the cost of `_write`.
+_FINISH = """
+UPDATE recognition_recognitionquery AS query
+SET state = %s, error = '', lease_until = NULL, answered_at = %s,
+    catalogue_version = answer.version, feature_model_id = answer.feature_model,
+    timings = answer.timings, answered_with = answer.answered_with
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[])
+    AS answer (id, version, feature_model, timings, answered_with)
+WHERE query.id = answer.id"""
+
+
+def _finish(
+    asked: Sequence[_Asked], found: Sequence[search.Found], loaded: dict[str, dict[str, Any]]
+) -> None:
+    """The end of the work, and what it was answered from, on every row."""
+    rows = []
     for one, answer in zip(asked, found, strict=True):
         index = one.catalogue.require_index()
-        query = one.query
-        query.state, query.error, query.lease_until = State.DONE, "", None
-        query.catalogue_version = answer.versions[query.catalogue_id]
-        query.feature_model = index.feature_model
-        query.answered_at = now
-        query.timings = {stage: round(value, 2) for stage, value in one.timings.items()}
-        query.answered_with = {
-            "detector": loaded.get(one.catalogue.detector) if query.boxes is None else None,
+        timings = {stage: round(value, 2) for stage, value in one.timings.items()}
+        answered_with = {
+            "detector": loaded.get(one.catalogue.detector) if one.query.boxes is None else None,
             "feature_model": loaded.get(index.feature_model.name),
             "metric": index.metric,
             "plan": str(answer.plan),
         }
-    with transaction.atomic():
-        queries = [one.query for one in asked]
-        # A redelivered task answers again; what an earlier try wrote goes first.
-        Detection.objects.filter(query__in=queries).delete()
-        _forget_removed(matches)
-        Detection.objects.bulk_create(detections)
-        Match.objects.bulk_create(matches)
-        RecognitionQuery.objects.bulk_update(
-            queries,
-            [
-                "state",
-                "error",
-                "lease_until",
-                "catalogue_version",
-                "feature_model",
-                "answered_at",
-                "timings",
-                "answered_with",
-            ],
+        rows.append(
+            (
+                one.query.pk,
+                answer.versions[one.query.catalogue_id],
+                index.feature_model_id,
+                Jsonb(timings),
+                Jsonb(answered_with),
+            )
         )
+    with connection.cursor() as cursor:
+        cursor.execute(_FINISH, [State.DONE, timezone.now(), *map(list, zip(*rows, strict=True))])
 
 
 def _forget_removed(matches: Sequence[Match]) -> None:

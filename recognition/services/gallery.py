@@ -30,7 +30,7 @@ from recognition.models import (
 from recognition.models.gallery import gallery_path
 from recognition.models.product import check_line
 from recognition.models.work import retry as retry_rows
-from recognition.services import audit, files, quotas
+from recognition.services import audit, backpressure, files, quotas
 
 MAX_LABEL = MAX_LABEL_LENGTH
 MAX_EXTERNAL_ID = 255
@@ -270,7 +270,9 @@ def add_each(
     """Store what can be stored of many uploads: for each, in order, what became of it.
 
     A picture, label or box that is refused does not stop the others; its error takes its place.
+    Raises LimitReached when too many of the catalogue's images wait already.
     """
+    backpressure.check_images(catalogue)
     became: dict[int, Added | RecognitionError] = {}
     waiting: dict[int, NewImage] = {}
 

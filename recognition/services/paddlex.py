@@ -34,7 +34,14 @@ from recognition.models import (
     User,
     Worker,
 )
-from recognition.services import bell, catalogues, gallery, pipeline_config, queries
+from recognition.services import (
+    backpressure,
+    bell,
+    catalogues,
+    gallery,
+    pipeline_config,
+    queries,
+)
 from recognition.services.gallery import Added, NewImage
 
 DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
@@ -160,8 +167,9 @@ def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = T
     """Add pictures; returns their vector ids, in order.
 
     All or nothing, as `build`. A picture that its product has already is not stored again: its old
-    id comes back. Raises BadInput, Unfinished, EngineFailed.
+    id comes back. Raises BadInput, LimitReached, Unfinished, EngineFailed.
     """
+    backpressure.check_images(catalogue)
     added = gallery.add_images(catalogue, _loaded(pairs), by=by)
     new = [one.image for one in added if one.created]
     if wait:

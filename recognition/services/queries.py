@@ -16,7 +16,7 @@ from recognition.errors import AnswerTimeout, BadInput, Conflict, RecognitionErr
 from recognition.images import Picture, check_box
 from recognition.models import Catalogue, Match, RecognitionQuery, State, User
 from recognition.models.query import query_path
-from recognition.services import bell, files, filtering, quotas
+from recognition.services import backpressure, bell, files, filtering, quotas
 
 MOST_TOP_K = 100
 
@@ -69,6 +69,7 @@ def submit(
     options = options or Options()
     options.check(picture)
     also = alike(catalogue, options.also)
+    backpressure.check_query()
     quotas.check_query(catalogue, by=by)
     boxes = options.boxes
     if boxes is not None:
