@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": PLAIN,
     "gallery_list": PLAIN,
     "pipeline_file": PLAIN | {"engine"},
+    # What a script on another machine imports: nothing of the site.
+    "client": PLAIN | {"gallery_list", "drawing"},
     "demo": PLAIN | {"drawing", "evaluation"},
     "models": PLAIN | {"currencies", "languages"},
     "search": PLAIN | {"models"},
@@ -59,7 +61,7 @@ ONLY_IN: dict[str, set[str]] = {
     "rest_framework": {"api"},
     "unfold": {"admin"},
 }
-WITHOUT_DJANGO = {"errors", "engine", "drawing", "evaluation", "gallery_list", "demo"}
+WITHOUT_DJANGO = {"errors", "engine", "drawing", "evaluation", "gallery_list", "demo", "client"}
 HEAVY = ["paddle", "paddlex", "paddle2onnx", "onnxruntime", "openvino", "cv2", "faiss"]
 
 

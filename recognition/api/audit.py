@@ -77,7 +77,7 @@ class AuditListView(ListModelMixin, InCatalogue):
 
 class AuditTableView(AuditListView):
     sparse = False
-    pagination_class = None
+    pagination_class = None  # type: ignore[assignment]
 
     @extend_schema(
         operation_id="audit_table",

@@ -21,6 +21,7 @@ from rest_framework.reverse import reverse
 
 from recognition.api import pictures
 from recognition.api.base import (
+    Base64Field,
     BoxField,
     ReadSerializer,
     UploadView,
@@ -88,7 +89,7 @@ class ImageItem(WriteSerializer):
     label = serializers.CharField(  # type: ignore[assignment]
         max_length=gallery.MAX_LABEL, help_text="Of the product."
     )
-    image = serializers.CharField(
+    image = Base64Field(
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
     )
     url = serializers.CharField(

@@ -17,7 +17,7 @@ from recognition.api.jobs import JobSerializer
 from recognition.api.narrowing import read_conditions
 from recognition.api.permissions import InCatalogue
 from recognition.api.schema import Error
-from recognition.models import IndexState, IndexType, Metric, User
+from recognition.models import GalleryImage, IndexState, IndexType, Metric, User
 from recognition.models.product import MAX_LIST
 from recognition.services import index_jobs, indexes, queries
 
@@ -173,7 +173,7 @@ class IndexExplainView(InCatalogue):
         asked = ExplainQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
         data = asked.validated_data
-        image = get_object_or_404(self.catalogue.images, number=data["image"])
+        image: GalleryImage = get_object_or_404(self.catalogue.images, number=data["image"])
         image.catalogue = self.catalogue
         lines = index_jobs.explain(
             image,

@@ -40,7 +40,7 @@ class JobSerializer(ReadSerializer):
 
     url = serializers.SerializerMethodField()
     report = serializers.SerializerMethodField(help_text="What became of each line, as CSV.")
-    file = serializers.SerializerMethodField(  # type: ignore[assignment]
+    file = serializers.SerializerMethodField(
         help_text="The ZIP of an export that is done, else null."
     )
     started_by = serializers.CharField(source="started_by.username", default=None, allow_null=True)

@@ -86,7 +86,7 @@ class ProductWrite(WriteSerializer):
 class ProductItem(ProductWrite):
     """A product by your own id: made, or changed in the fields that are given."""
 
-    label = serializers.CharField(  # type: ignore[assignment]
+    label = serializers.CharField(
         max_length=gallery.MAX_LABEL, required=False, help_text="Needed for a new one."
     )
     external_id = serializers.CharField(max_length=255)
@@ -373,7 +373,7 @@ class ProductsMoveView(_ManyProducts):
 
 class _OneProduct(_ManyProducts):
     def product(self) -> Product:
-        product = get_object_or_404(self.catalogue.products, pk=self.kwargs["product"])
+        product: Product = get_object_or_404(self.catalogue.products, pk=self.kwargs["product"])
         product.catalogue = self.catalogue
         return product
 

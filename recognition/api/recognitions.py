@@ -23,6 +23,7 @@ from rest_framework.reverse import reverse
 from recognition.api import pictures
 from recognition.api.base import (
     ApiView,
+    Base64Field,
     BoxField,
     Number,
     ReadSerializer,
@@ -206,7 +207,7 @@ class _Options(WriteSerializer):
 class AskJson(_Options):
     """A picture in base64 or by URL. What is left out is the catalogue's own setting."""
 
-    image = serializers.CharField(
+    image = Base64Field(
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
     )
     url = serializers.CharField(

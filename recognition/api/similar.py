@@ -17,6 +17,7 @@ from recognition.api.narrowing import read_conditions
 from recognition.api.permissions import InCatalogue
 from recognition.api.recognitions import MOST_CATALOGUES, several
 from recognition.api.schema import Error
+from recognition.models import GalleryImage
 from recognition.models.product import MAX_LIST
 from recognition.services import similar
 
@@ -85,7 +86,7 @@ class SimilarView(InCatalogue):
 
         409 as long as the image has no vector.
         """
-        image = get_object_or_404(self.catalogue.images, number=number)
+        image: GalleryImage = get_object_or_404(self.catalogue.images, number=number)
         image.catalogue = self.catalogue
         asked = self._asked(request.query_params)
         start, limit = asked["offset"], asked["limit"]

@@ -6,12 +6,16 @@ quotas does it in one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
 from recognition.models import User
 from recognition.services import quotas
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView  # which imports this class, as a setting
 
 
 class RequestsPerMinute(BaseThrottle):

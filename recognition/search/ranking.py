@@ -64,8 +64,8 @@ def rank(
 
     Every neighbour is held against `threshold` (in `metric`); with `best_decides` only the best one
     is, and the others come along, as PaddleX has it. Ambiguous: another product that passed lies
-    within `margin` of the best, in cosine. Several images of one product stay as they are: who wants
-    one entry per product asks the search for that.
+    within `margin` of the best, in cosine. Several images of one product stay as they are: who
+    wants one entry per product asks the search for that.
     """
     matches = [
         RankedMatch(

@@ -188,7 +188,10 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
         if "crop_policy" in changes:
             # After the commit: workers lock images before their catalogue, which is locked here.
             transaction.on_commit(partial(gallery.reembed, catalogue))
-        catalogue.touch()
+        if "metric" in for_index:  # which moved the version
+            catalogue.refresh_from_db(fields=["version"])
+        else:
+            catalogue.touch()
         audit.record(Action.CATALOGUE_CHANGE, catalogue, catalogue=catalogue, changes=changes)
     return catalogue
 

@@ -22,12 +22,12 @@ NOT_MET = {500, 504}
     [
         kind
         for kind in _tree(RecognitionError)
-        if errors.status_of(kind("")) not in NOT_MET and kind is not DeviceUnavailable
+        if errors.status_of(kind.__new__(kind)) not in NOT_MET and kind is not DeviceUnavailable
     ],
     ids=lambda kind: kind.__name__,
 )
 def test_every_error_is_in_the_table(kind):
-    status = errors.status_of(kind(""))
+    status = errors.status_of(kind.__new__(kind))
     row = next(line for line in TEXT.splitlines() if line.startswith(f"| {status} |"))
     assert f"`{kind.code}`" in row
 

@@ -50,9 +50,9 @@ def test_each_domain_error_has_its_status(error, status):
 
 
 def test_no_kind_of_error_is_without_a_status():
-    kinds = list(_tree(errors.RecognitionError))
+    kinds = [kind for kind in _tree(errors.RecognitionError) if kind.__module__ == errors.__name__]
     assert len(kinds) > 12
-    assert all(400 <= status_of(kind("no")) < 600 for kind in kinds)
+    assert all(400 <= status_of(kind.__new__(kind)) < 600 for kind in kinds)
     assert set(STATUS) <= set(kinds)
 
 

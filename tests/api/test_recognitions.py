@@ -212,3 +212,14 @@ def test_an_outsider_sees_none_of_it(ask, outsider, tea):
     answer = ask(image=_base64(1)).json()
     for address in (answer["url"], answer["picture"], answer["annotated"]):
         assert outsider.get(address).status_code == 404
+
+
+@pytest.mark.parametrize("text", ["é", r"\ud800", "AAAA*", "AAA"], ids=ascii)
+def test_what_is_not_base64_is_refused_in_words(api, catalogue, user, text):
+    answer = api(user).post(
+        f"/api/v1/catalogues/{catalogue.key}/recognitions",
+        f'{{"image": "{text}"}}',
+        content_type="application/json",
+    )
+    assert answer.status_code == 400
+    assert "base64" in answer.json()["error"]["message"]

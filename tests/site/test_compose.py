@@ -157,7 +157,7 @@ def test_its_postgres_is_set_as_the_embedded_one(compose):
     shared = given.pop("shared_buffers")
     assert re.fullmatch(r"\d+MB", shared)
     assert given == {name: embedded[name] for name in given}
-    assert {"plan_cache_mode", "max_locks_per_transaction", "random_page_cost", "jit"} <= set(given)
+    assert {"max_locks_per_transaction", "random_page_cost", "jit"} <= set(given)
 
 
 def test_its_broker_loses_and_evicts_nothing(compose):

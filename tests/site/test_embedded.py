@@ -142,11 +142,10 @@ def test_postgres_has_pgvector_and_our_settings(var):
     assert tuple(map(int, version.split("."))) >= (0, 8)
     shown = {
         name: query(url, f"SHOW {name}")[0][0]
-        for name in ("jit", "plan_cache_mode", "fsync", "listen_addresses", "server_encoding")
+        for name in ("jit", "fsync", "listen_addresses", "server_encoding")
     }
     assert shown == {
         "jit": "off",
-        "plan_cache_mode": "force_custom_plan",
         "fsync": "on",
         "listen_addresses": "",
         "server_encoding": "UTF8",

@@ -28,13 +28,13 @@ from kombu import Connection
 with connection.cursor() as cursor:
     cursor.execute("SELECT inet_server_addr(), current_setting('data_directory')")
     _, data = cursor.fetchone()
-    cursor.execute("SHOW plan_cache_mode")
-    [plans] = cursor.fetchone()
+    cursor.execute("SHOW jit")
+    [jit] = cursor.fetchone()
 cache.set("tea", "green")
 with Connection(settings.CELERY_BROKER_URL) as broker:
     broker.ensure_connection(max_retries=1, timeout=5)
     broker.default_channel.client.ping()
-print(json.dumps({"data": data, "redis": settings.REDIS_URL, "plans": plans}))
+print(json.dumps({"data": data, "redis": settings.REDIS_URL, "jit": jit}))
 """
 
 
@@ -73,7 +73,7 @@ def test_with_nothing_set_the_site_runs_both_and_stops_them(var):
     seen = site(var)
     assert seen["data"] == str(var / "postgres/data")
     assert seen["redis"] == f"unix://{var}/run/sockets/valkey.sock"
-    assert seen["plans"] == "force_custom_plan"
+    assert seen["jit"] == "off"
     now = embedded.status(var)
     assert (now.postgres, now.valkey) == (None, None)
 
