@@ -6,6 +6,7 @@ With `DATABASE_URL` / `REDIS_URL` unset the project runs its own PostgreSQL / Va
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AXES_FAILURE_LIMIT = SHITU_LOGIN_FAILURES = env.int("SHITU_LOGIN_FAILURES", default=10)
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "recognition/locked_out.html"
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
@@ -196,6 +208,7 @@ SHITU_QUOTA_CATALOGUE_QUERIES_PER_MINUTE = env.int(
     "SHITU_QUOTA_CATALOGUE_QUERIES_PER_MINUTE", default=0
 )
 SHITU_QUOTA_USER_QUERIES_PER_MINUTE = env.int("SHITU_QUOTA_USER_QUERIES_PER_MINUTE", default=0)
+SHITU_API_REQUESTS_PER_MINUTE = env.int("SHITU_API_REQUESTS_PER_MINUTE", default=0)
 SHITU_QUOTA_CONCURRENT_JOBS = env.int("SHITU_QUOTA_CONCURRENT_JOBS", default=0)
 
 # --- What is accepted -----------------------------------------------------------------------------
@@ -212,6 +225,7 @@ DATA_UPLOAD_MAX_NUMBER_FILES = SHITU_MAX_UPLOAD_FILES
 
 # --- Django ---------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "axes",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -243,6 +257,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "shitu_site.urls"
 WSGI_APPLICATION = "shitu_site.wsgi.application"
@@ -282,6 +297,7 @@ REST_FRAMEWORK = {
         "django_filters.rest_framework.DjangoFilterBackend",
         "rest_framework.filters.OrderingFilter",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["recognition.api.throttling.RequestsPerMinute"],
     "EXCEPTION_HANDLER": "recognition.api.errors.to_response",
 }
 SPECTACULAR_SETTINGS = {
