@@ -121,7 +121,9 @@ def evaluate(singles: Sequence[SingleAnswer], scenes: Sequence[SceneAnswer] = ()
             taken_for[single.truth, best] += 1
 
     found = named = recognised = 0
-    for scene in scenes:
+    for given in scenes:
+        # Two regions in the same place are told apart by their labels, not by who came first.
+        scene = SceneAnswer(sorted(given.truth, key=_place), sorted(given.found, key=_place))
         labels = [_known(region) for region in scene.truth]
         asked.update(labels)
         objects.update(labels)
@@ -230,6 +232,10 @@ def match_labelled(
             [found[i].box for i in answers], [truth[j].box for j in objects], iou_threshold
         )
     ]
+
+
+def _place(region: LabelledBox) -> tuple[Corners, str]:
+    return region.box, region.label or ""
 
 
 def _by_label(regions: Iterable[LabelledBox]) -> dict[str | None, list[int]]:

@@ -54,7 +54,9 @@ def vectors_of(catalogue) -> dict[int, np.ndarray]:
 
 
 @needs_grocery
-def test_real_photos_are_recognised_as_well_as_by_the_networks_alone(worker, starter_catalogue):
+def test_real_photos_are_recognised_as_well_as_by_the_networks_alone(
+    worker, starter_catalogue, api
+):
     from recognition.services.runtime import get_runtime
 
     catalogue = starter_catalogue()
@@ -98,6 +100,17 @@ def test_real_photos_are_recognised_as_well_as_by_the_networks_alone(worker, sta
         for place, (label, best) in enumerate(zip(answer, order, strict=True)):
             close = np.abs(scores - scores[best]) < 1e-3  # half precision may swap these
             assert label in {labels[n] for n in np.flatnonzero(close)}, (path.name, place)
+
+    # REST answers the same.
+    client = api(catalogue.owner)
+    address = f"/api/v1/catalogues/{catalogue.key}/recognitions?wait=30"
+    options_sent = {"boxes": "[]", "rec_threshold": -1.0, "per_product": False}
+    for (path, _), answer in list(zip(asked, answers, strict=True))[::8]:
+        with path.open("rb") as photo:
+            sent = client.post(address, {"image": photo, **options_sent}, format="multipart")
+        assert sent.status_code == 201, sent.content
+        [detection] = sent.json()["detections"]
+        assert [match["label"] for match in detection["matches"]] == answer
 
     # Through the detector, as the pages ask: the detection that was recognised best.
     detected = queries.Options(rec_threshold=-1.0)
