@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle  # noqa: S403  only below a find_class that allows three names
 import subprocess
 import sys
@@ -265,3 +266,7 @@ def projection(classifier: NDArray[np.float32], dimension: int = 512) -> NDArray
     basis = vectors[:, ::-1][:, :dimension]
     largest = np.abs(basis).argmax(axis=0)
     return (basis * np.sign(basis[largest, range(dimension)])).astype(np.float32)
+
+
+if __name__ == "__main__":  # how a container image gets them, without settings and servers
+    build_starter(ModelStore(Path(os.environ.get("SHITU_MODELS_DIR", "var/models"))))
