@@ -51,10 +51,19 @@ def prepare_models(say: Callable[[str], object]) -> list[FeatureModel]:
     return rows
 
 
-def ensure_admin() -> tuple[User, str | None]:
-    """A superuser; makes `admin` with a new password, which is returned, when there is none."""
+def ensure_admin(*, with_password: bool = True) -> tuple[User, str | None]:
+    """A superuser, and the password that was made for it now, None if none was.
+
+    Without any superuser `admin` is made. It gets its password, shown once, when it is first needed
+    (`with_password`): the demo signs nobody in.
+    """
     admin = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
-    if admin is not None:
+    if admin is None:
+        admin = User.objects.create_superuser(ADMIN)
+    ours = admin.username == ADMIN and admin.last_login is None
+    if not with_password or admin.has_usable_password() or not ours:
         return admin, None
     password = secrets.token_urlsafe(12)
-    return User.objects.create_superuser(ADMIN, password=password), password
+    admin.set_password(password)
+    admin.save(update_fields=["password"])
+    return admin, password

@@ -30,9 +30,7 @@ class Command(BaseCommand):
         started = time.monotonic()
         try:
             setup.set_up(self.stdout.write)
-            admin, password = setup.ensure_admin()
-            if password:
-                self.stdout.write(f"made the user {admin.username}, password {password}")
+            admin, _ = setup.ensure_admin(with_password=False)
             self.stdout.write("rendering the demo pictures (once)")
             demo = showcase.pictures()
             with worker_running(self.stdout):

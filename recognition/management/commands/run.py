@@ -50,6 +50,8 @@ class Command(BaseCommand):
         self.stdout.write(f"\n  http://{bind}/   sign in as {admin.username}")
         if password:
             self.stdout.write(f"  password: {password}   (shown this once)")
+        else:
+            self.stdout.write(f"  forgotten: manage.py changepassword {admin.username}")
         if _opens_to_this_machine(bind):
             os.environ["SHITU_PADDLEX_ANONYMOUS_USER"] = admin.username
             self.stdout.write(
