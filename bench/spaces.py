@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import numpy as np
+from django.core.management import call_command
 from numpy.typing import NDArray
 
 from bench.vectors import Vectors
@@ -33,7 +34,8 @@ def make_space(
     index_type: IndexType = IndexType.HNSW32,
     metric: Metric = Metric.IP,
 ) -> VectorIndex:
-    """An empty catalogue with its current search space."""
+    """An empty catalogue with its current search space, in tables that are up to date."""
+    call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
     owner, _ = User.objects.get_or_create(username="bench")
     model, _ = FeatureModel.objects.get_or_create(
         name=f"generated-{dimension}", digest="0" * 64, defaults={"dimension": dimension}
