@@ -28,13 +28,24 @@ def wake(task: Task, *args: Any) -> None:
     transaction.on_commit(send)
 
 
+def wake_to_answer() -> None:
+    """Send one wake-up for all questions stored since the last one was taken."""
+    from recognition.services import bell
+
+    def send() -> None:
+        if bell.knock():
+            wake(answer_queries)
+
+    transaction.on_commit(send)
+
+
 @shared_task
 def answer_queries() -> None:
     """Answer the recognition queries that wait. Queue: live."""
-    from recognition.services import answering
+    from recognition.services import answering, bell
 
-    if answering.answer_waiting():
-        wake(answer_queries)
+    bell.knock_taken()
+    answering.answer_waiting()
 
 
 @shared_task
@@ -103,3 +114,11 @@ def purge_queries() -> None:
     from recognition.services import recovery
 
     recovery.purge_queries()
+
+
+@shared_task
+def purge_sessions() -> None:
+    """Remove sessions of the browser that have expired."""
+    from django.core.management import call_command
+
+    call_command("clearsessions")

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, task_prerun, worker_ready
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shitu_site.settings")
@@ -20,6 +20,14 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def _keep_our_logging(**_: Any) -> None:
     """Celery configures no logging when somebody listens here; Django's settings did."""
+
+
+@task_prerun.connect
+def _check_connections(**_: Any) -> None:
+    """As Django does before a request: a connection that broke or is too old is not used again."""
+    from django.db import close_old_connections
+
+    close_old_connections()
 
 
 @worker_ready.connect

@@ -46,6 +46,14 @@ def run_tasks(monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callback
     return lambda: django_capture_on_commit_callbacks(execute=True)
 
 
+@pytest.fixture(autouse=True)
+def nobody_has_knocked() -> None:
+    """No wake-up of an earlier test stands for one of this test."""
+    from recognition.services import bell
+
+    bell.knock_taken()
+
+
 @pytest.fixture
 def user(db):
     from tests import factories

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.contrib.knox_auth_token import KnoxTokenScheme
@@ -30,7 +30,9 @@ class TokenAuthentication(KnoxTokenAuthentication):
             digest = hash_token(token.decode("ascii"))
         except UnicodeDecodeError as error:
             raise AuthenticationFailed(_("Invalid token.")) from error
-        found = ApiToken.objects.select_related("user").filter(digest=digest).first()
+        limits = ApiToken.catalogues.through.objects.filter(apitoken=OuterRef("pk"))
+        tokens = ApiToken.objects.select_related("user").annotate(is_limited=Exists(limits))
+        found = tokens.filter(digest=digest).first()
         if found is None:
             raise AuthenticationFailed(_("Invalid token."))
         now = timezone.now()

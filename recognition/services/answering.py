@@ -15,16 +15,13 @@ from django.db import connection, transaction
 from django.utils import timezone
 from psycopg.types.json import Jsonb
 
-from recognition import images, search
+from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import Conflict, ModelUnavailable, RecognitionError
 from recognition.models import (
     Catalogue,
     Detection,
-    GalleryImage,
-    Match,
     Metric,
-    Product,
     RecognitionQuery,
     State,
     VectorIndex,
@@ -57,7 +54,8 @@ class _Asked:
 def answer_waiting() -> bool:
     """Answer the waiting questions, several together; True when more may be waiting.
 
-    A question that cannot be answered fails alone, with its reason.
+    Those are for the next worker that is free, which is woken before this one begins. A question
+    that cannot be answered fails alone, with its reason.
     """
     size = _batch_size()
     claimed: list[RecognitionQuery] = RecognitionQuery.objects.select_related(
@@ -65,6 +63,8 @@ def answer_waiting() -> bool:
     ).claim(size)
     if not claimed:
         return False
+    if len(claimed) == size:
+        tasks.wake_to_answer()
     asked = [one for one in map(_decode, claimed) if one is not None]
     try:
         _answer(asked)
@@ -230,101 +230,108 @@ def _rank(one: _Asked, neighbours: Sequence[search.Neighbour]) -> Ranked:
     )
 
 
+# One round trip. Django's ORM needs eight, and building `bulk_update`'s CASE for every column alone
+# was half the cost. FOR KEY SHARE keeps a product or image from being removed before the matches
+# that point there are stored; of what was removed since the search, only the label stays.
+_WRITE = """
+WITH query AS (
+    UPDATE recognition_recognitionquery AS query
+    SET state = %(done)s, error = '', lease_until = NULL, answered_at = %(now)s,
+        catalogue_version = answer.version, feature_model_id = answer.feature_model,
+        timings = answer.timings, answered_with = answer.answered_with
+    FROM unnest(
+        %(queries)s::bigint[], %(versions)s::bigint[], %(feature_models)s::bigint[],
+        %(timings)s::jsonb[], %(answered_with)s::jsonb[]
+    ) AS answer (id, version, feature_model, timings, answered_with)
+    WHERE query.id = answer.id
+    RETURNING query.id
+), detection AS (
+    INSERT INTO recognition_detection (query_id, position, x1, y1, x2, y2, det_score, status)
+    SELECT found.* FROM unnest(
+        %(of)s::bigint[], %(positions)s::smallint[], %(x1)s::float8[], %(y1)s::float8[],
+        %(x2)s::float8[], %(y2)s::float8[], %(det_scores)s::float8[], %(statuses)s::text[]
+    ) AS found (query_id, position, x1, y1, x2, y2, det_score, status)
+    JOIN query ON query.id = found.query_id
+    RETURNING id, query_id, position
+), product AS (
+    SELECT id FROM recognition_product WHERE id = ANY(%(product_set)s::bigint[])
+    ORDER BY id FOR KEY SHARE
+), image AS (
+    SELECT id FROM recognition_galleryimage WHERE id = ANY(%(image_set)s::bigint[])
+    ORDER BY id FOR KEY SHARE
+)
+INSERT INTO recognition_match (detection_id, rank, product_id, image_id, label, score)
+SELECT detection.id, match.rank, product.id, image.id, match.label, match.score
+FROM unnest(
+    %(match_of)s::bigint[], %(match_positions)s::smallint[], %(ranks)s::smallint[],
+    %(products)s::bigint[], %(images)s::bigint[], %(labels)s::text[], %(scores)s::float8[]
+) AS match (query_id, position, rank, product_id, image_id, label, score)
+JOIN detection ON (detection.query_id, detection.position) = (match.query_id, match.position)
+LEFT JOIN product ON product.id = match.product_id
+LEFT JOIN image ON image.id = match.image_id"""
+
+
 def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
     """Detections, matches and the end of the work, in one transaction for the whole batch."""
     loaded = {model.name: asdict(model) for model in get_runtime().describe()}
-    detections: list[Detection] = []
-    matches: list[Match] = []
-    for one in asked:
-        for position, (box, ranked) in enumerate(zip(one.boxes, one.ranked, strict=True)):
-            detection = Detection(
-                query=one.query,
-                position=position,
-                x1=box.x1,
-                y1=box.y1,
-                x2=box.x2,
-                y2=box.y2,
-                det_score=box.score,
-                status=ranked.status,
-            )
-            detections.append(detection)
-            matches += [
-                Match(
-                    detection=detection,
-                    rank=place,
-                    product_id=match.product_id,
-                    image_id=match.image_id,
-                    label=match.label,
-                    score=match.score,
-                )
-                for place, match in enumerate(ranked.matches)
-            ]
+    queries = [
+        _query_columns(one, answer, loaded) for one, answer in zip(asked, found, strict=True)
+    ]
+    detections = [
+        (one.query.pk, position, box.x1, box.y1, box.x2, box.y2, box.score, str(ranked.status))
+        for one in asked
+        for position, (box, ranked) in enumerate(zip(one.boxes, one.ranked, strict=True))
+    ]
+    matches = [
+        (one.query.pk, position, rank, match.product_id, match.image_id, match.label, match.score)
+        for one in asked
+        for position, ranked in enumerate(one.ranked)
+        for rank, match in enumerate(ranked.matches)
+    ]
+    columns: dict[str, Any] = {"done": State.DONE.value, "now": timezone.now()}
+    for names, rows in (
+        (("queries", "versions", "feature_models", "timings", "answered_with"), queries),
+        (("of", "positions", "x1", "y1", "x2", "y2", "det_scores", "statuses"), detections),
+        (
+            ("match_of", "match_positions", "ranks", "products", "images", "labels", "scores"),
+            matches,
+        ),
+    ):
+        columns |= {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    columns["product_set"] = sorted({*columns["products"]})
+    columns["image_set"] = sorted({*columns["images"]})
+    late = [one.query for one in asked if _may_be_answered(one.query)]
     with transaction.atomic():
-        # A redelivered task answers again; what an earlier try wrote goes first.
-        Detection.objects.filter(query__in=[one.query for one in asked]).delete()
-        _forget_removed(matches)
-        Detection.objects.bulk_create(detections)
-        Match.objects.bulk_create(matches)
-        _finish(asked, found, loaded)
-
-
-# Django's bulk_update writes a CASE for every column: building that was half the cost of `_write`.
-_FINISH = """
-UPDATE recognition_recognitionquery AS query
-SET state = %s, error = '', lease_until = NULL, answered_at = %s,
-    catalogue_version = answer.version, feature_model_id = answer.feature_model,
-    timings = answer.timings, answered_with = answer.answered_with
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[])
-    AS answer (id, version, feature_model, timings, answered_with)
-WHERE query.id = answer.id"""
-
-
-def _finish(
-    asked: Sequence[_Asked], found: Sequence[search.Found], loaded: dict[str, dict[str, Any]]
-) -> None:
-    """The end of the work, and what it was answered from, on every row."""
-    rows = []
-    for one, answer in zip(asked, found, strict=True):
-        index = one.catalogue.require_index()
-        timings = {stage: round(value, 2) for stage, value in one.timings.items()}
-        answered_with = {
-            "detector": loaded.get(one.catalogue.detector) if one.query.boxes is None else None,
-            "feature_model": loaded.get(index.feature_model.name),
-            "metric": index.metric,
-            "plan": str(answer.plan),
-        }
-        rows.append(
-            (
-                one.query.pk,
-                answer.versions[one.query.catalogue_id],
-                index.feature_model_id,
-                Jsonb(timings),
-                Jsonb(answered_with),
-            )
-        )
-    with connection.cursor() as cursor:
-        cursor.execute(_FINISH, [State.DONE, timezone.now(), *map(list, zip(*rows, strict=True))])
-
-
-def _forget_removed(matches: Sequence[Match]) -> None:
-    """Unlink what was removed between the search and this transaction; the label stays.
-
-    FOR KEY SHARE keeps the rest from being removed before the matches that point there are stored.
-    """
-    for model, name in ((Product, "product_id"), (GalleryImage, "image_id")):
-        ids = sorted({getattr(match, name) for match in matches})
-        if not ids:
-            continue
+        if late:
+            Detection.objects.filter(query__in=late).delete()
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT id FROM {model._meta.db_table} WHERE id = ANY(%s) "  # noqa: S608
-                "ORDER BY id FOR KEY SHARE",
-                [ids],
-            )
-            there = {row[0] for row in cursor.fetchall()}
-        for match in matches:
-            if getattr(match, name) not in there:
-                setattr(match, name, None)
+            cursor.execute(_WRITE, columns)
+
+
+def _may_be_answered(query: RecognitionQuery) -> bool:
+    """Whether another worker may have written an answer: an earlier try, or one that began when
+    this lease ran out. What it wrote goes first."""
+    return query.attempts > 0 or query.lease_until is None or query.lease_until < timezone.now()
+
+
+def _query_columns(
+    one: _Asked, answer: search.Found, loaded: dict[str, dict[str, Any]]
+) -> tuple[Any, ...]:
+    """What a question was answered from, as columns of its row."""
+    index = one.catalogue.require_index()
+    answered_with = {
+        "detector": loaded.get(one.catalogue.detector) if one.query.boxes is None else None,
+        "feature_model": loaded.get(index.feature_model.name),
+        "metric": index.metric,
+        "plan": str(answer.plan),
+    }
+    return (
+        one.query.pk,
+        answer.versions[one.query.catalogue_id],
+        index.feature_model_id,
+        Jsonb({stage: round(value, 2) for stage, value in one.timings.items()}),
+        Jsonb(answered_with),
+    )
 
 
 def _fail(rows: Sequence[RecognitionQuery], reason: str) -> None:

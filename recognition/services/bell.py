@@ -1,7 +1,8 @@
 """How somebody who waits learns that an answer is there, without looking again and again.
 
-A bell is a Redis list with one entry, so ringing before anybody listens is not lost. The answer
-itself is always read from its row; a bell that never rings only costs time.
+A bell is a Redis list with one entry, so ringing before anybody listens is not lost, and it stays
+for all who listen. The answer itself is always read from its row; a bell that never rings only
+costs time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ log = structlog.get_logger(__name__)
 
 _KEEP_SECONDS = 60
 _LOOK_EVERY = 5.0
+_KNOCK = "shitu:knock"
+_KNOCK_MS = 2000
 
 Sleep = Callable[[float], None]
 
 
 @lru_cache(maxsize=1)
 def _redis() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL)
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2 * _LOOK_EVERY)
 
 
 def ring(keys: list[UUID]) -> None:
@@ -50,10 +53,32 @@ def listen(key: UUID, deadline: float) -> None:
     if left <= 0:
         return
     try:
-        _redis().blpop([f"shitu:bell:{key}"], timeout=left)
+        bell = f"shitu:bell:{key}"
+        _redis().blmove(bell, bell, timeout=left)  # type: ignore[arg-type]  # fractions are allowed
     except redis.RedisError as error:
         log.warning("bell_unreachable", reason=str(error))
         time.sleep(min(left, 0.2))
+
+
+def knock() -> bool:
+    """Whether a question that waits needs a wake-up of its own.
+
+    It needs none while an earlier one has not been taken by a worker yet, because whoever takes it
+    looks at all rows. Two seconds later it does in any case: the broker may have forgotten.
+    """
+    try:
+        return bool(_redis().set(_KNOCK, b"1", nx=True, px=_KNOCK_MS))
+    except redis.RedisError as error:
+        log.warning("bell_unreachable", reason=str(error))
+        return True
+
+
+def knock_taken() -> None:
+    """A worker is about to look: what is stored from now on needs another wake-up."""
+    try:
+        _redis().delete(_KNOCK)
+    except redis.RedisError as error:
+        log.warning("bell_unreachable", reason=str(error))
 
 
 def embedded(catalogue_id: int) -> None:

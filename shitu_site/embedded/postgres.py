@@ -130,7 +130,7 @@ def _start(place: Place, home: Path, data: Path, sockets: Path) -> None:
 
 def settings(sockets: Path) -> dict[str, str]:
     """The server's settings, given on its command line: there is no file that could go stale."""
-    shared = min(max(_memory() // 8, 256 * _MIB), 1024 * _MIB)
+    shared = max(_memory() // 4, 256 * _MIB)
     return {
         "listen_addresses": "",
         "port": str(_PORT),

@@ -6,10 +6,12 @@ import time
 from collections import deque
 
 import pytest
+import redis
 
+from recognition import tasks
 from recognition.errors import ModelUnavailable
 from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import answering, gallery, indexing, queries
+from recognition.services import answering, bell, gallery, indexing, queries
 from tests import factories
 
 BATCH = 16
@@ -121,3 +123,45 @@ def test_questions_are_answered_a_few_at_a_time_on_a_cpu(
     assert answering.answer_waiting() is True
     assert RecognitionQuery.objects.filter(state=State.DONE).count() == together
     assert answering.answer_waiting() is False
+
+
+@pytest.mark.django_db
+def test_questions_that_wait_together_share_one_wake_up(
+    catalogue, stub_engine, monkeypatch, django_capture_on_commit_callbacks
+):
+    woken: list[str] = []
+    monkeypatch.setattr(tasks, "wake", lambda task, *args: woken.append(task.name))
+
+    def ask() -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            queries.submit(catalogue, factories.picture(1), by=None)
+
+    for _ in range(3):
+        ask()
+    assert woken == ["recognition.tasks.answer_queries"]
+    tasks.answer_queries()
+    assert not RecognitionQuery.objects.exclude(state=State.DONE).exists()
+    ask()
+    assert len(woken) == 2, "a question stored after a worker looked was left waiting"
+
+
+@pytest.mark.django_db
+def test_a_worker_with_its_hands_full_wakes_the_next_one_first(
+    catalogue, stub_engine, settings, monkeypatch
+):
+    settings.SHITU_LIVE_BATCH = 2
+    for _ in range(3):
+        queries.submit(catalogue, factories.picture(1), by=None)
+    states: list[list[str]] = []
+    rows = RecognitionQuery.objects.order_by("pk").values_list("state", flat=True)
+    monkeypatch.setattr(tasks, "wake_to_answer", lambda: states.append(list(rows.all())))
+    answering.answer_waiting()
+    assert states == [[State.RUNNING, State.RUNNING, State.PENDING]]
+
+
+def test_a_broken_broker_wakes_all_the_same(monkeypatch):
+    def fails(*args, **options):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(bell._redis(), "set", fails)
+    assert bell.knock() is True

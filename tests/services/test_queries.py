@@ -9,7 +9,7 @@ from django.core.files.storage import default_storage
 
 from recognition.errors import AnswerTimeout, BadInput
 from recognition.models import Detection, RecognitionQuery, State
-from recognition.services import bell, catalogues, gallery, queries
+from recognition.services import bell, catalogues, gallery, products, queries
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -85,12 +85,12 @@ def test_a_picture_that_was_removed_is_in_no_answer(stocked, ask):
 
 
 def test_a_new_label_is_in_the_next_answer_without_embedding(stocked, ask):
-    gallery.change_product(stocked.products.get(label="coffee"), label="espresso")
+    products.change(stocked.products.get(label="coffee"), label="espresso")
     assert first(ask(3)).matches.get(rank=0).label == "espresso"
 
 
 def test_an_inactive_product_is_never_an_answer(stocked, ask):
-    gallery.change_product(stocked.products.get(label="coffee"), is_active=False)
+    products.change(stocked.products.get(label="coffee"), is_active=False)
     assert "coffee" not in first(ask(3, rec_threshold=-1)).matches.values_list("label", flat=True)
 
 
@@ -179,10 +179,9 @@ def test_a_bell_that_rang_before_anybody_listened_is_heard(catalogue):
 def test_many_pictures_are_answered_in_order_and_a_bad_one_stops_nobody(
     stocked, stub_engine, monkeypatch
 ):
-    from recognition import tasks
     from recognition.services import answering
 
-    monkeypatch.setattr(tasks, "wake", lambda task, *args: answering.answer_waiting())
+    monkeypatch.setattr(bell, "listen", lambda key, deadline: answering.answer_waiting())
 
     def broken():
         raise BadInput("not a picture")

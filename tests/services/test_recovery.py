@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
@@ -82,3 +84,17 @@ def test_old_questions_go_with_their_pictures_and_new_ones_stay(
         assert recovery.purge_queries() == 1
     assert RecognitionQuery.objects.get() == new
     assert not default_storage.exists(old.file.name)
+
+
+def test_every_task_of_the_schedule_exists(settings):
+    names = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    assert names <= {task.name for task in vars(tasks).values() if hasattr(task, "name")}
+
+
+def test_expired_sessions_are_forgotten():
+    for days in (-1, 1):
+        session = SessionStore()
+        session.set_expiry(timezone.now() + timedelta(days=days))
+        session.save()
+    tasks.purge_sessions()
+    assert Session.objects.get().expire_date > timezone.now()
