@@ -13,8 +13,8 @@ ENV PYTHONUNBUFFERED=1 \
     SHITU_BIND=0.0.0.0:8000
 
 WORKDIR /app
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --requirement requirements.txt
+COPY requirements-s3.txt ./
+RUN pip install --no-cache-dir --requirement requirements-s3.txt
 
 COPY . .
 

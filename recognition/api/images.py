@@ -31,14 +31,13 @@ from recognition.api.base import (
 from recognition.api.errors import describe
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
+from recognition.api.jobs import JobSerializer
 from recognition.api.permissions import InCatalogue
 from recognition.errors import RecognitionError
 from recognition.models import GalleryImage, Product, Role, State, User
-from recognition.services import gallery, products
+from recognition.services import gallery, imports, products
 from recognition.services import pictures as looks
 
-# Fetched while the caller waits, so only a few.
-MAX_URLS = 10
 THUMBNAIL_SIDES = (96, 256, 512)
 
 
@@ -93,7 +92,7 @@ class ImageItem(WriteSerializer):
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
     )
     url = serializers.CharField(
-        required=False, max_length=4096, help_text="Where to get it, instead of `image`."
+        required=False, max_length=4096, help_text="Where a worker gets it, instead of `image`."
     )
     name = serializers.CharField(required=False, max_length=255, help_text="Of your file.")
     external_id = serializers.CharField(
@@ -114,14 +113,23 @@ class ImagesJson(WriteSerializer):
     """Pictures in base64 or by URL, each with its label."""
 
     images = ImageItem(  # type: ignore[call-arg]
-        many=True, allow_empty=False, max_length=settings.SHITU_MAX_UPLOAD_FILES
+        many=True,
+        allow_empty=False,
+        max_length=settings.SHITU_MAX_UPLOAD_FILES + settings.SHITU_MAX_UPLOAD_URLS,
     )
 
     def validate_images(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if sum("url" in item for item in value) > MAX_URLS:
-            raise serializers.ValidationError(
-                f"at most {MAX_URLS} URLs in one request; send several requests"
-            )
+        urls = sum("url" in item for item in value)
+        for what, count, name in (
+            ("URLs", urls, "SHITU_MAX_UPLOAD_URLS"),
+            ("pictures in base64", len(value) - urls, "SHITU_MAX_UPLOAD_FILES"),
+        ):
+            most = getattr(settings, name)
+            if count > most:
+                raise serializers.ValidationError(
+                    f"at most {most:,} {what} in one request ({name}); send several requests, or "
+                    "one file to /imports"
+                )
         return value
 
 
@@ -311,8 +319,17 @@ class ImageListView(ListModelMixin, _Images, UploadView):
 
     @extend_schema(
         operation_id="images_add",
+        parameters=[
+            OpenApiParameter(
+                "Location",
+                str,
+                OpenApiParameter.HEADER,
+                response=[202],
+                description="The job's url.",
+            )
+        ],
         request={"multipart/form-data": ImagesForm, "application/json": ImagesJson},
-        responses={201: Uploaded, 200: Uploaded},
+        responses={201: Uploaded, 200: Uploaded, 202: JobSerializer},
     )
     @idempotent
     def create(self, request: Request, key: Any) -> Response:
@@ -320,9 +337,18 @@ class ImageListView(ListModelMixin, _Images, UploadView):
 
         201 when at least one was added, 200 when all were there already. A picture that is refused
         does not stop the others; when every one is, the answer is an error.
+
+        With a URL among them, 202 and a job: a worker fetches and adds them, those in base64 in
+        their turn, and line n of its report says what became of the n-th.
         """
-        uploads = self._form() if self.is_form else self._json()
-        became = gallery.add_each(self.catalogue, uploads, by=cast(User, request.user))
+        by = cast(User, request.user)
+        items = [] if self.is_form else self.read(ImagesJson)["images"]
+        if any("url" in item for item in items):
+            job = imports.start_items(self.catalogue, items, by=by)
+            shown = JobSerializer(job, context=self.get_serializer_context()).data
+            return Response(shown, status=202, headers={"Location": shown["url"]})
+        uploads = self._form() if self.is_form else _uploads(items)
+        became = gallery.add_each(self.catalogue, uploads, by=by)
         _raise_if_all_failed(became)
         results = [self._result(one) for one in became]
         counts = {
@@ -350,18 +376,6 @@ class ImageListView(ListModelMixin, _Images, UploadView):
                 data.get("external_id", ""),
             )
             for file in data["images"]
-        ]
-
-    def _json(self) -> list[gallery.Upload]:
-        return [
-            gallery.Upload(
-                item["label"],
-                partial(pictures.received, item),
-                item.get("name") or item.get("url", ""),
-                item.get("box"),
-                item.get("external_id", ""),
-            )
-            for item in self.read(ImagesJson)["images"]
         ]
 
     def _result(self, became: gallery.Added | RecognitionError) -> dict[str, Any]:
@@ -463,7 +477,7 @@ class ImagesRetryView(InCatalogue):
 class ImagePictureView(_Images):
     sparse = False
 
-    @extend_schema(operation_id="images_picture", responses={(200, "image/*"): OpenApiTypes.BINARY})
+    @extend_schema(operation_id="images_picture", responses=pictures.PICTURE)
     def retrieve(self, request: Request, key: Any, number: int) -> HttpResponseBase:
         """The picture as it is stored: upright, JPEG, PNG or WebP."""
         return pictures.stored(request, str(self.image().file.name))
@@ -489,6 +503,19 @@ class ImageThumbnailView(_Images):
             raise serializers.ValidationError({"side": [f"must be one of {allowed}"]})
         name = str(self.image().file.name)
         return pictures.made(request, name, side, lambda: looks.thumbnail(name, int(side)))
+
+
+def _uploads(items: Sequence[dict[str, Any]]) -> list[gallery.Upload]:
+    return [
+        gallery.Upload(
+            item["label"],
+            partial(pictures.received, item),
+            item.get("name", ""),
+            item.get("box"),
+            item.get("external_id", ""),
+        )
+        for item in items
+    ]
 
 
 def _raise_if_all_failed(became: Sequence[gallery.Added | RecognitionError]) -> None:

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
-from django.conf import settings
-from django.core.files.storage import default_storage
-from django.http import FileResponse, HttpResponse
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 
-from recognition import fetch, images
+from recognition import delivery, fetch, images
 from recognition.errors import NotFound
 from recognition.images import Picture
 
 _CACHE = "private, max-age=3600"
+_VARY = "Authorization, Cookie"
 _JPEG = "image/jpeg"
 
+REDIRECTED = OpenApiResponse(
+    description="Pictures are kept in a bucket: follow Location at once, without your token."
+)
+PICTURE = {(200, "image/*"): OpenApiTypes.BINARY, 302: REDIRECTED}
+"""What a view that answers with `stored` says in the OpenAPI document."""
 
-def stored(request: Request, name: str) -> HttpResponseBase:
-    """The stored file `name`: from here, or by the web server when SHITU_ACCEL_REDIRECT is set.
 
-    That setting is the internal location under which nginx serves SHITU_MEDIA_DIR; the file then
-    never passes through Python. Raises NotFound when the file is gone.
+def stored(request: Request, name: str, *, save_as: str = "") -> HttpResponseBase:
+    """The stored file `name`, from here or from the storage's own address (`delivery.stored`).
+
+    Raises NotFound when the file is gone.
     """
     _require(name)
     etag = f'"{name.rsplit("/", 1)[-1]}"'  # a stored file never changes and its name is random
     if unchanged := get_conditional_response(request._request, etag=etag):
         return _cached(unchanged, etag)
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    if prefix := settings.SHITU_ACCEL_REDIRECT:
-        response: HttpResponseBase = HttpResponse(content_type=kind)
-        response["X-Accel-Redirect"] = f"{prefix.rstrip('/')}/{quote(name)}"
-        return _cached(response, etag)
     try:
-        return _cached(FileResponse(default_storage.open(name), content_type=kind), etag)
+        response = delivery.stored(name, cache=_CACHE, save_as=save_as)
     except FileNotFoundError as error:
         raise _gone() from error
+    if response.status_code == 302:
+        response["Vary"] = _VARY
+        return response
+    return _cached(response, etag)
 
 
 def made(request: Request, name: str, version: str, make: Callable[[], bytes]) -> HttpResponseBase:
@@ -58,7 +61,7 @@ def made(request: Request, name: str, version: str, make: Callable[[], bytes]) -
 def _cached(response: HttpResponseBase, etag: str) -> HttpResponseBase:
     response["ETag"] = etag
     response["Cache-Control"] = _CACHE
-    response["Vary"] = "Authorization, Cookie"
+    response["Vary"] = _VARY
     return response
 
 

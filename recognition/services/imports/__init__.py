@@ -2,31 +2,47 @@
 
 Formats: a gallery list with its pictures as PaddleX has it, a folder for every label, a CSV or
 XLSX manifest, Google Product Search's bulk CSV, and an export of this platform; as a ZIP, or as a
-folder of this machine for commands. `formats.py` tells them apart by what is in them.
+folder of this machine for commands. `formats.py` tells them apart by what is in them. URLs that a
+call of the API names are an import too.
 
 - `lines`      what every reader gives
 - `places`     folders and ZIP files, judged before they are opened
-- `paddlex`, `folders`, `manifest` with `columns` and `google`, `site_archive`   the readers
+- `paddlex`, `folders`, `manifest` with `columns` and `google`, `site_archive`   their readers
+- `items`      the reader of what a call of the API named
 - `runner`     the run itself
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
 
 from recognition import tasks
+from recognition.errors import BadInput
 from recognition.models import Action, Catalogue, GalleryImage, Job, State, User
 from recognition.models.job import LOCAL_PATH, job_path
-from recognition.services import audit, files, gallery, quotas, trash
-from recognition.services.imports.formats import LABELS, archive_head
+from recognition.services import (
+    audit,
+    catalogues,
+    files,
+    gallery,
+    quotas,
+    trash,
+)
+from recognition.services.imports import items
+from recognition.services.imports.formats import ITEMS, LABELS, archive_head
 from recognition.services.imports.lines import printable
+from recognition.services.imports.site_archive import CATALOGUE_FIELDS, SPACE_FIELDS
 
-__all__ = ["archive_head", "remove_others", "start", "start_here"]
+__all__ = ["archive_head", "remove_others", "settings_of", "start", "start_here", "start_items"]
+
+_TAKEN = [name for name in (*CATALOGUE_FIELDS, *SPACE_FIELDS) if name != "name"]
 
 
 def start(
@@ -36,11 +52,13 @@ def start(
     by: User | None,
     name: str = "",
     dry_run: bool = False,
+    new_settings: Mapping[str, Any] | None = None,
 ) -> Job:
     """Store an upload and queue its import; what is wrong with it will be in the job.
 
     `name` is what the uploader calls it. With `dry_run` every line is judged and nothing is added.
-    Raises LimitReached when too many jobs run.
+    `new_settings` (see `settings_of`) are given to the catalogue at once, as
+    `catalogues.change` does, whose errors it raises. Raises LimitReached when too many jobs run.
     """
     job = Job(
         catalogue=catalogue,
@@ -49,12 +67,48 @@ def start(
         source_name=printable(name)[:255],
         dry_run=dry_run,
     )
+    with transaction.atomic():
+        if new_settings:
+            catalogues.change(catalogue, **new_settings)
+        return _queued(job, source, name)
+
+
+def settings_of(source: BinaryIO) -> dict[str, Any]:
+    """Settings in an export of this platform, of its catalogue and search space; not its name and
+    feature model. They are as they were sent, so check them. Raises BadInput when there are none.
+    """
+    with archive_head(source) as head:
+        if head is None:
+            raise BadInput("only an export of this platform has settings", field="settings")
+        kept = head["catalogue"]
+    return {name: kept[name] for name in _TAKEN if name in kept}
+
+
+def start_items(catalogue: Catalogue, pictures: Sequence[items.Item], *, by: User | None) -> Job:
+    """Queue pictures that a worker fetches by their URLs; line n of the job is the n-th of them.
+
+    Those in base64 among them take their turn, so that what has the same external id comes in the
+    order given. Raises LimitReached when too many jobs run.
+    """
+    job = Job(
+        catalogue=catalogue,
+        kind=Job.Kind.IMPORT,
+        started_by=by,
+        source_name=printable(items.called(pictures))[:255],
+        options={ITEMS: True},
+        total=len(pictures),
+    )
+    with closing(items.written(pictures)) as source:
+        return _queued(job, source, "items.jsonl")
+
+
+def _queued(job: Job, source: BinaryIO, name: str) -> Job:
     with files.storing() as stored, transaction.atomic():
-        quotas.check_job(catalogue, by=by)
+        quotas.check_job(job.catalogue, by=job.started_by)
         job.file.name = default_storage.save(job_path(job, name), File(source))
         stored.append(job.file.name)
         job.save(force_insert=True)
-        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
+        audit.record(Action.JOB_START, job, catalogue=job.catalogue, by=job.started_by)
         tasks.wake(tasks.run_job, job.pk)
     return job
 

@@ -14,11 +14,12 @@ from django.core.files.storage import default_storage
 from recognition.errors import BadInput, TooLarge
 from recognition.models import Catalogue, Job
 from recognition.models.job import LOCAL_PATH
-from recognition.services.imports import folders, manifest, paddlex, site_archive
+from recognition.services.imports import folders, items, manifest, paddlex, site_archive
 from recognition.services.imports.lines import Place, Source
 from recognition.services.imports.places import Archive, Below, Folder, Nowhere
 
 LABELS: Final = "labels"
+ITEMS: Final = "items"
 GALLERY_LIST: Final = "gallery.txt"
 MOST_LIST: Final = 2**30
 _MANIFESTS: Final = (".csv", ".xlsx")
@@ -32,18 +33,21 @@ def opened(job: Job) -> Iterator[Source]:
             yield _local(stack, Path(path), job.options.get(LABELS), job.catalogue)
         else:
             file = stack.enter_context(_stored(job))
-            yield _file(stack, file, job.source_name, Nowhere(), job.catalogue)
+            if job.options.get(ITEMS):
+                yield Source(job.total, items.lines(file), fetches=True)
+            else:
+                yield _file(stack, file, job.source_name, Nowhere(), job.catalogue)
 
 
 @contextmanager
-def archive_head(path: Path) -> Iterator[dict[str, Any] | None]:
+def archive_head(source: Path | BinaryIO) -> Iterator[dict[str, Any] | None]:
     """What an export of this platform says about its catalogue; None for any other source."""
     with ExitStack() as stack:
         place: Place
-        if path.is_dir():
-            place = Folder(path)
+        if isinstance(source, Path) and source.is_dir():
+            place = Folder(source)
         else:
-            file = stack.enter_context(_opened(path))
+            file = stack.enter_context(_opened(source)) if isinstance(source, Path) else source
             if not zipfile.is_zipfile(file):
                 yield None
                 return
@@ -96,11 +100,11 @@ def _manifest(file: BinaryIO, place: Place) -> Source:
     file.seek(0)
     if file.read(2) == b"PK":
         file.seek(0)
-        return Source(0, manifest.xlsx_lines(file, place))
+        return Source(0, manifest.xlsx_lines(file, place), fetches=True)
     file.seek(0)
     counted = paddlex.count(file)
     file.seek(0)
-    return Source(counted, manifest.csv_lines(file, place))
+    return Source(counted, manifest.csv_lines(file, place), fetches=True)
 
 
 def _place(stack: ExitStack, place: Place, catalogue: Catalogue) -> Source:

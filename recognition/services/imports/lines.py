@@ -68,10 +68,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened import: how many lines about (0: not known), and the lines in input order."""
+    """An opened import: how many lines about (0: not known), and the lines in input order.
+
+    `fetches` says that pictures may be fetched from elsewhere, which is mostly waiting.
+    """
 
     total: int
     lines: Iterator[Line]
+    fetches: bool = False
 
 
 class Place(Protocol):

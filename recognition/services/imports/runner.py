@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
+from threading import BoundedSemaphore
 from typing import Final
 
 import numpy as np
@@ -42,8 +43,10 @@ CHUNK_PICTURES: Final = 50
 CHUNK_LINES: Final = 500
 CHUNK_BYTES: Final = 32 * 2**20
 _THREADS: Final = 2  # reading and decoding release the GIL
-_AHEAD: Final = 2 * _THREADS
+_FETCHERS: Final = 8  # each mostly waits, and only _THREADS of them decode at a time
 _LOOK_BACK: Final = 500
+
+_decoding = BoundedSemaphore(_THREADS)
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
@@ -56,7 +59,8 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         job.total = source.total
         progress(job)
         write = _DryRun(job) if job.dry_run else _Write(job, lease)
-        with closing(_checked(_undone(job, source.lines, lease))) as checked:
+        threads = _FETCHERS if source.fetches else _THREADS
+        with closing(_checked(_undone(job, source.lines, lease), lease, threads)) as checked:
             for chunk in _chunks(checked):
                 write.prepare(_good(chunk))
                 _commit(job, lease, chunk, write)
@@ -85,20 +89,29 @@ def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
             yield from batch
 
 
-def _checked(lines: Iterator[Line]) -> Generator[Checked, None, None]:
+def _checked(lines: Iterator[Line], lease: Lease, threads: int) -> Generator[Checked, None, None]:
     """Each line with its picture read, decoded once and checked; in order, a few at a time."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="check") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
         ahead: deque[Future[Checked]] = deque()
         try:
             for line in lines:
                 ahead.append(pool.submit(_check, line))
-                if len(ahead) >= _AHEAD:
-                    yield ahead.popleft().result()
+                if len(ahead) >= threads + _THREADS:
+                    yield _waited_for(ahead.popleft(), lease)
             while ahead:
-                yield ahead.popleft().result()
+                yield _waited_for(ahead.popleft(), lease)
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def _waited_for(future: Future[Checked], lease: Lease) -> Checked:
+    """The line once it is there; meanwhile the lease is kept, and a cancellation noticed."""
+    while True:
+        try:
+            return future.result(timeout=min(1.0, settings.SHITU_LEASE_SECONDS / 3))
+        except TimeoutError:  # of this wait: `_check` lets none out
+            lease.prove()
 
 
 def _check(line: Line) -> Checked:
@@ -114,7 +127,7 @@ def _check(line: Line) -> Checked:
             checked.label = gallery.clean_label(line.label)
         if line.picture is not None:
             gallery.clean_external_id(line.external_id)
-            with closing(line.picture()) as file:
+            with closing(line.picture()) as file, _decoding:
                 picture = images.check(file)
             if line.box:
                 images.check_box(line.box, picture.width, picture.height)
@@ -269,7 +282,7 @@ class _Write:
                     one.reason = f"another product has it too (id {added.duplicate_of.number})"
             else:
                 one.result = LineResult.DUPLICATE
-                one.reason = f"the product has this picture already (id {added.image.number})"
+                one.reason = gallery.has_already(added.image)
         self._keep_vectors(created)
 
     def _keep_vectors(self, created: Sequence[tuple[Line, GalleryImage]]) -> None:
