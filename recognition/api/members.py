@@ -7,17 +7,17 @@ from typing import Any, cast
 import django_filters
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 
+from recognition import links
 from recognition.api.base import ApiView, ReadSerializer, WriteSerializer
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
-from recognition.errors import BadInput
 from recognition.models import Invitation, Membership, Role, User
 from recognition.services import catalogues, members
 
@@ -32,7 +32,9 @@ class MemberSerializer(ReadSerializer):
 
 
 class MemberAdd(WriteSerializer):
-    user = serializers.CharField(max_length=150, help_text="Name of somebody with an account.")
+    user = serializers.CharField(
+        max_length=150, help_text="User name of somebody in one of your catalogues."
+    )
     role = serializers.ChoiceField(choices=Role.choices)
 
 
@@ -121,12 +123,13 @@ class MemberListView(ListModelMixin, _Members):
     @extend_schema(operation_id="members_add", request=MemberAdd, responses={201: MemberSerializer})
     @idempotent
     def create(self, request: Request, key: Any) -> Response:
-        """Make somebody who has an account a member. 409 when they are one already."""
+        """Make somebody a member who is in another of your catalogues; invite everybody else.
+
+        Whether somebody else of that name has an account is not told. 409 for a member.
+        """
         data = self.read(MemberAdd)
-        user = User.objects.filter(username=data["user"], is_active=True).first()
-        if user is None:
-            raise BadInput("nobody of that name has an account; invite them instead", field="user")
-        made = members.add(self.catalogue, user, data["role"])
+        by = cast(User, request.user)
+        made = members.add_named(self.catalogue, data["user"], data["role"], by=by)
         return Response(self.get_serializer(made).data, status=201)
 
 
@@ -186,7 +189,7 @@ class InvitationListView(ListModelMixin, _Invitations):
             data["email"],
             data["role"],
             by=cast(User, request.user),
-            link=lambda text: reverse("api:invited", [text], request=request),
+            link=lambda text: links.absolute(request, reverse("invitation", args=[text])),
         )
         return Response(self.get_serializer(made).data, status=201)
 
@@ -202,7 +205,7 @@ class InvitationView(_Invitations):
 
 
 class InvitedView(ApiView):
-    """The other end of an invitation's link: whoever has it may look, and join once."""
+    """What the page of an invitation does, for programs; `text` is the end of the page's link."""
 
     sparse = False
     serializer_class = OfferedSerializer
@@ -216,7 +219,10 @@ class InvitedView(ApiView):
         operation_id="invitations_accept", request=None, responses={200: AcceptedSerializer}
     )
     def create(self, request: Request, text: str) -> Response:
-        """Join. A role that you have already is raised, never lowered."""
+        """Join. A role that you have already is raised, never lowered.
+
+        409 when it was sent to another address than that of your account.
+        """
         user = cast(User, request.user)
         catalogues.require_unlimited(user)
         return Response(AcceptedSerializer(members.accept(text, user)).data)

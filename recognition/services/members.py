@@ -43,6 +43,25 @@ def add(catalogue: Catalogue, user: User, role: str) -> Membership:
     return membership
 
 
+def add_named(catalogue: Catalogue, name: str, role: str, *, by: User) -> Membership:
+    """Make the user of that name a member, if `by` may know that there is such a user.
+
+    Those are the active members of the catalogues that `by` may see, as they are signed in. For
+    everybody else the answer is the same as for a name that nobody has, so that names of other
+    teams cannot be tried out; they are invited by e-mail. Raises BadInput naming the field, and as
+    `add` does.
+    """
+    shared = Membership.objects.filter(catalogue__in=Catalogue.objects.visible_to(by))
+    known = User.objects.filter(username=name, is_active=True, pk__in=shared.values("user"))
+    user = known.first()
+    if user is None:
+        raise BadInput(
+            "nobody of that name is in any of your catalogues; invite them by e-mail instead",
+            field="user",
+        )
+    return add(catalogue, user, role)
+
+
 @transaction.atomic
 def change(membership: Membership, role: str) -> Membership:
     """Give a member another role. Raises Conflict for the last manager, BadInput for the role."""
@@ -80,9 +99,9 @@ def invite(
     """Ask somebody by e-mail to join; returns the invitation and its text, which is not stored.
 
     `link` makes the address of the page that accepts the text. The link works once, for
-    `SHITU_INVITATION_DAYS`; inviting an address again ends its earlier link. Whether the address
-    has an account here is not told. Raises BadInput naming the field, NotReady when the e-mail
-    cannot be sent (then nothing has happened).
+    `SHITU_INVITATION_DAYS`, for the account of that address; inviting an address again ends its
+    earlier link. Whether the address has an account here is not told. Raises BadInput naming the
+    field, NotReady when the e-mail cannot be sent (then nothing has happened).
     """
     wanted = _role(role)
     email = email.strip()
@@ -134,34 +153,66 @@ def invite(
     return invitation, text
 
 
-def find_invitation(text: str) -> Invitation:
-    """The open invitation whose link holds `text`, to show before it is accepted.
-
-    Raises NotFound for a text that is unknown, used up, withdrawn or expired.
-    """
-    found = (
-        Invitation.objects.open()
-        .select_related("catalogue", "invited_by")
+def look_up(text: str) -> Invitation | None:
+    """The invitation whose link holds `text`, open or not; None for one that is unknown or gone."""
+    return (
+        Invitation.objects.select_related("catalogue", "invited_by")
         .filter(digest=_digest(text))
         .first()
     )
+
+
+def find_invitation(text: str) -> Invitation:
+    """The open invitation whose link holds `text`, to show before it is accepted.
+
+    Raises NotFound for a text that is unknown, used up, withdrawn or expired, saying which.
+    """
+    found = look_up(text)
     if found is None:
         raise NotFound(
-            "this invitation is not valid (any more): it was used, withdrawn or has expired; ask "
-            "for a new one"
+            "there is no such invitation (any more): it was withdrawn, a newer one took its place, "
+            "or the link is not whole; ask for a new one"
         )
+    if found.accepted_at is not None:
+        raise NotFound("this invitation was used already; ask for a new one")
+    if found.is_expired:
+        raise NotFound("this invitation has expired; ask for a new one")
     return found
+
+
+def is_for(invitation: Invitation, user: User) -> bool:
+    """Whether `user` may accept it: it was sent to their address, or they have none here."""
+    return not user.email or same_address(user.email, invitation.email)
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two e-mail addresses are one.
+
+    Only A to Z may be in either case: a database takes `ı` for `i` and `K` (Kelvin) for `k` when it
+    ignores case, and those are addresses of other people.
+    """
+
+    def folded(address: str) -> bytes:
+        return address.strip().encode(errors="backslashreplace").lower()
+
+    return folded(one) == folded(other)
 
 
 @transaction.atomic
 def accept(text: str, user: User) -> Membership:
     """Make `user` the member that an invitation asked for; a role is raised, never lowered.
 
-    Whoever has the link may use it, once, with any account. Raises NotFound as `find_invitation`.
+    The account must be that of the address it was sent to, or one without an address. Raises
+    NotFound as `find_invitation`, Conflict for an account with another address.
     """
     catalogue = find_invitation(text).catalogue
     _lock(catalogue)
     invitation = find_invitation(text)  # read again, now that nobody else can use it
+    if not is_for(invitation, user):
+        raise Conflict(
+            "this invitation was sent to another e-mail address than that of your account; sign in "
+            "with the account of that address, or ask for an invitation to yours"
+        )
     membership, created = Membership.objects.get_or_create(
         catalogue=catalogue, user=user, defaults={"role": invitation.role}
     )

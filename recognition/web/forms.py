@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from smtplib import SMTPException
+from threading import Thread
+from typing import Any, BinaryIO, cast
 
+import structlog
 from django import forms
+from django.contrib.auth.forms import PasswordResetForm, SetPasswordMixin
+from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
+from django.core.mail import send_mail
+from django.urls import reverse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from recognition import images
 from recognition.errors import RecognitionError
-from recognition.models import Catalogue, RecognitionQuery
+from recognition.models import Catalogue, RecognitionQuery, User
 from recognition.services import queries
 
-if TYPE_CHECKING:
-    from recognition.models import User
+log = structlog.get_logger(__name__)
 
 
 class RecogniseForm(forms.Form):
@@ -85,3 +92,60 @@ class RecogniseForm(forms.Form):
         except RecognitionError as error:
             self.add_error(error.field if error.field in self.fields else None, error.message)
             return None
+
+
+class ForgottenPasswordForm(PasswordResetForm):
+    """The address of an account. The e-mail goes out beside the answer, which therefore takes as
+    long for an address that nobody has."""
+
+    def send_mail(
+        self,
+        subject_template_name: str,
+        email_template_name: str,
+        context: dict[str, Any],
+        from_email: str | None,
+        to_email: str,
+        html_email_template_name: str | None = None,
+    ) -> None:
+        kwargs = {"uidb64": context["uid"], "token": context["token"]}
+        body = gettext(
+            "Somebody, probably you, wants to choose a new password for “%(name)s”.\n\n"
+            "Open this link to do so; it works once:\n%(link)s\n\n"
+            "If it was not you, do nothing; your password stays as it is.\n"
+        ) % {
+            "name": context["user"].get_username(),
+            "link": context["absolute"](reverse("password-reset", kwargs=kwargs)),
+        }
+        subject = gettext("A new password")
+        Thread(target=_send, args=(subject, body, to_email)).start()
+
+
+def _send(subject: str, body: str, to: str) -> None:
+    try:
+        send_mail(subject, body, None, [to])
+    except (SMTPException, OSError) as error:
+        log.warning("password_mail_not_sent", reason=str(error))
+
+
+class JoinForm(SetPasswordMixin, forms.Form):
+    """A new account for the address `email`, which an invitation was sent to."""
+
+    name = forms.CharField(
+        label=_("Username"),
+        max_length=144,  # some room is left for a number
+        validators=[UnicodeUsernameValidator()],
+        help_text=_("What you sign in with. If it is taken, a number is added."),
+    )
+    password1, password2 = SetPasswordMixin.create_password_fields()
+
+    def __init__(self, data: Any = None, *, email: str) -> None:
+        super().__init__(data, label_suffix="")
+        self.email = email
+        self.fields["name"].widget.attrs["autocomplete"] = "username"
+
+    def clean(self) -> dict[str, Any]:
+        self.validate_passwords()
+        self.validate_password_for_user(
+            User(username=self.cleaned_data.get("name", ""), email=self.email)
+        )
+        return super().clean() or {}

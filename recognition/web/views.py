@@ -10,14 +10,14 @@ from django.core.paginator import Paginator
 from django.db.models import Count, IntegerField, Manager, OuterRef, Q, QuerySet, Subquery
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Coalesce
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 from django_htmx.http import reswap, retarget
 
+from recognition import delivery
 from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuery, State
-from recognition.services import pictures
 from recognition.web import answers
 from recognition.web.forms import RecogniseForm
 from recognition.web.htmx import Request, render_part
@@ -162,18 +162,6 @@ def query_picture(
 
 
 def _picture(file: FieldFile, side: int | None) -> HttpResponseBase:
-    """A stored file. It never changes, so the browser of whoever may see it keeps it."""
     if (side is not None and side not in SIDES) or not file:  # it came as a vector only
         raise Http404
-    try:
-        if side is None:
-            response: HttpResponseBase = FileResponse(file.open())
-        else:
-            response = HttpResponse(
-                pictures.thumbnail(str(file.name), side), content_type="image/jpeg"
-            )
-    except FileNotFoundError as error:
-        raise Http404 from error
-    response["Cache-Control"] = "private, max-age=86400, immutable"
-    response["X-Content-Type-Options"] = "nosniff"
-    return response
+    return delivery.picture(str(file.name), side)
