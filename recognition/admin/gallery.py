@@ -94,7 +94,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
     list_filter = ("state", ReasonFilter, "box_source", "catalogue")
     search_fields = ("product__label", "source_name", "=checksum", "=external_id")
     autocomplete_fields = ("product",)
-    actions = ("move", "try_again")
+    actions = ("move", "try_again", "embed_again")
     fieldsets = (
         (None, {"fields": ("preview", "product", ("state", "error"))}),
         (
@@ -202,3 +202,35 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
         )
+
+    @action(description=_("Embed again"), permissions=["change"])
+    def embed_again(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
+        tell_embedded_again(request, queryset)
+
+
+def tell_embedded_again(request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
+    """Have pictures embedded anew, and say how many that is and how many cannot be."""
+    rows = list(queryset)
+    count = gallery.reembed_images(rows)
+    if count:
+        messages.success(
+            request,
+            ngettext(
+                "%(n)d picture waits to be embedded again; until then its old vector answers.",
+                "%(n)d pictures wait to be embedded again; until then their old vectors answer.",
+                count,
+            )
+            % {"n": count},
+        )
+    if bare := sum(not row.file for row in rows):
+        messages.warning(
+            request,
+            ngettext(
+                "%(n)d came as a vector without a picture, so it keeps its vector.",
+                "%(n)d came as vectors without pictures, so they keep their vectors.",
+                bare,
+            )
+            % {"n": bare},
+        )
+    if not rows:
+        messages.warning(request, _("There are no pictures to embed."))

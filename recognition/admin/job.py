@@ -1,20 +1,29 @@
-"""Jobs: how far they are, and what became of each line."""
+"""Jobs: how far they are, what became of each line, and how they are stopped and tried again."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django_htmx.http import HttpResponseClientRedirect
 from unfold.admin import TabularInline
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
 
 from recognition.admin.work import ReadOnlyAdmin, WithState
-from recognition.models import Job, JobLine
+from recognition.errors import RecognitionError
+from recognition.models import Job, JobLine, State, User
+from recognition.services import jobs
 
 
 class JobLineInline(TabularInline):
@@ -52,6 +61,8 @@ class JobAdmin(WithState, ReadOnlyAdmin):
     list_filter = ("state", "kind", "catalogue")
     search_fields = ("key", "catalogue__name", "started_by__username")
     inlines = (JobLineInline,)
+    actions = ("cancel", "retry")
+    actions_detail = ("cancel_this", "retry_this")
     fields = (
         ("kind", "catalogue"),
         ("state", "error"),
@@ -60,6 +71,20 @@ class JobAdmin(WithState, ReadOnlyAdmin):
         ("started_by", "key"),
         ("created_at", "finished_at"),
     )
+
+    def has_steer_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return request.user.has_perm("recognition.change_job")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """Only what can be done to a job as it is now."""
+        job = self.get_object(request, object_id)
+        if job is None:
+            return []
+        again = job.is_finished and (job.state == State.FAILED or bool(job.failed))
+        possible = {self.cancel_this: not job.is_finished, self.retry_this: again}
+        return [
+            one for one in super().get_actions_detail(request, object_id) if possible[one.method]
+        ]
 
     @display(description=_("progress"))
     def progress(self, obj: Job) -> SafeString:
@@ -72,3 +97,74 @@ class JobAdmin(WithState, ReadOnlyAdmin):
                 "job": obj,
             },
         )
+
+    @action(description=_("Cancel: what was done stays"), permissions=["steer"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        count = _each(request, queryset, jobs.cancel)
+        if count:
+            messages.success(
+                request,
+                ngettext("%(n)d job cancelled.", "%(n)d jobs cancelled.", count) % {"n": count},
+            )
+
+    @action(description=_("Try failed lines again"), permissions=["steer"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        count = _each(request, queryset, jobs.retry)
+        if count:
+            messages.success(
+                request,
+                ngettext("%(n)d job goes on.", "%(n)d jobs go on.", count) % {"n": count},
+            )
+
+    @action(
+        description=_("Cancel the job"),
+        permissions=["steer"],
+        icon="cancel",
+        variant=ActionVariant.DANGER,
+        dialog={
+            "title": _("Cancel the job"),
+            "description": _("It stops; what was done stays."),
+            "form_class": None,
+            "form_submit_text": _("Stop it"),
+        },
+    )
+    def cancel_this(
+        self, request: HttpRequest, form: BaseDialogForm, object_id: Any
+    ) -> HttpResponse:
+        return self._steer(request, object_id, self.cancel)
+
+    @action(
+        description=_("Try failed lines again"),
+        permissions=["steer"],
+        icon="replay",
+        dialog={
+            "title": _("Try failed lines again"),
+            "description": _("Also those that a cancelled job never came to."),
+            "form_class": None,
+            "form_submit_text": _("Try again"),
+        },
+    )
+    def retry_this(
+        self, request: HttpRequest, form: BaseDialogForm, object_id: Any
+    ) -> HttpResponse:
+        return self._steer(request, object_id, self.retry)
+
+    def _steer(
+        self, request: HttpRequest, object_id: Any, act: Callable[[HttpRequest, Any], object]
+    ) -> HttpResponse:
+        job = get_object_or_404(Job, pk=object_id)
+        act(request, Job.objects.filter(pk=job.pk))
+        return HttpResponseClientRedirect(reverse("admin:recognition_job_change", args=[job.pk]))
+
+
+def _each(request: HttpRequest, queryset: QuerySet[Job], act: Callable[..., object]) -> int:
+    """Do it to each job; what is refused is told and stops no other. Returns how many it was."""
+    done = 0
+    for job in queryset.order_by("pk"):
+        try:
+            act(job, by=cast(User, request.user))
+        except RecognitionError as error:
+            messages.error(request, f"{job}: {error.message}")
+        else:
+            done += 1
+    return done

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from recognition.admin.gallery import tell_embedded_again
 from recognition.admin.work import RecognitionAdmin, choose, counted, going, thumbnail
 from recognition.errors import RecognitionError
 from recognition.models import Catalogue, GalleryImage, Product
@@ -67,7 +68,7 @@ class ProductAdmin(RecognitionAdmin):
     list_filter = ("is_active", PlaceFilter, "catalogue")
     search_fields = ("label", "category", "=external_id", "=sku", "=barcode", "catalogue__name")
     autocomplete_fields = ("catalogue",)
-    actions = ("merge", "move", "activate", "deactivate", "try_again", "restore")
+    actions = ("merge", "move", "activate", "deactivate", "try_again", "embed_again", "restore")
     fieldsets = (
         (None, {"fields": ("catalogue", ("label", "is_active"), "gallery")}),
         (
@@ -226,3 +227,7 @@ class ProductAdmin(RecognitionAdmin):
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
         )
+
+    @action(description=_("Embed their pictures again"), permissions=["change"])
+    def embed_again(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
+        tell_embedded_again(request, GalleryImage.objects.filter(product__in=queryset.values("pk")))

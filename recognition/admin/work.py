@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django import forms
+from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
-from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
 from django.db.models import (
     Count,
@@ -23,7 +23,7 @@ from django.db.models import (
     TextField,
 )
 from django.db.models.functions import Coalesce
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -36,9 +36,9 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
+from recognition import delivery
 from recognition.errors import RecognitionError
 from recognition.models import State, Work
-from recognition.services import pictures
 
 STATE_COLOURS: Mapping[str, str] = {
     State.PENDING: "info",
@@ -79,7 +79,8 @@ class RefusableForm(forms.ModelForm):
 
 
 class RecognitionAdmin(ModelAdmin):
-    """Base of every screen: a service's refusal is shown at the form, with nothing lost."""
+    """Base of every screen: a service's refusal is shown at the form, with nothing lost; that of a
+    removal or a bulk action as a message."""
 
     form = RefusableForm
     formfield_overrides: ClassVar[dict[Any, Any]] = {
@@ -108,6 +109,25 @@ class RecognitionAdmin(ModelAdmin):
                     upload.seek(0)
             request.refused = error  # type: ignore[attr-defined]
             return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except RecognitionError as error:
+            messages.error(request, error.message)
+            name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+            return HttpResponseRedirect(reverse(name, args=[object_id]))
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any]
+    ) -> HttpResponseBase | None:
+        try:
+            return super().response_action(request, queryset)
+        except RecognitionError as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(request.get_full_path())
 
     def get_form(
         self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any
@@ -155,24 +175,14 @@ class WithPicture(ModelAdmin):
     def picture_view(
         self, request: HttpRequest, pk: int, side: int | None = None
     ) -> HttpResponseBase:
-        """A stored file never changes, so the browser of whoever may see it keeps it."""
+        """The stored picture, or a small JPEG of it."""
         rows = getattr(self.model, "everything", self.model._default_manager)  # the trash too
         row = rows.filter(pk=pk).only("file").first()
         if not self.has_view_permission(request, row):
             raise PermissionDenied
         if row is None or not row.file or (side is not None and side not in self.SIDES):
             raise Http404  # without a file it came as a vector only
-        try:
-            if side is None:
-                response: HttpResponseBase = FileResponse(default_storage.open(row.file.name))
-            else:
-                small = pictures.thumbnail(row.file.name, side)
-                response = HttpResponse(small, content_type="image/jpeg")
-        except FileNotFoundError as error:
-            raise Http404 from error
-        response["Cache-Control"] = "private, max-age=86400, immutable"
-        response["X-Content-Type-Options"] = "nosniff"
-        return response
+        return delivery.picture(row.file.name, side)
 
     @display(description=_("picture"))
     def small_picture(self, obj: Model) -> SafeString:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 from django.conf import settings
 from django.db import OperationalError, connection
-from psycopg.errors import DiskFull, OutOfMemory
+from psycopg.errors import DiskFull, OutOfMemory, QueryCanceled
 
 from recognition.models import IndexType, VectorIndex
 
@@ -42,6 +42,10 @@ class Progress:
 
     phase: str
     share: float
+
+
+class BuildStopped(Exception):
+    """A build was stopped from outside, which is no fault of it."""
 
 
 @contextmanager
@@ -94,7 +98,7 @@ def build(space: VectorIndex, name: str, lists: int, memory: int) -> None:
     """Build an index of `space.index_type` beside whatever is there; no reader or writer waits.
 
     `memory` is in bytes. Not inside a transaction. An error leaves an invalid index behind, which
-    `existing` shows.
+    `existing` shows. Raises BuildStopped after `stop_build`.
     """
     table, dimension = partition(space.pk), space.feature_model.dimension
     if space.index_type == IndexType.IVF:
@@ -128,6 +132,10 @@ def _build(statement: str, memory: int, workers: int) -> None:
                 f" SET max_parallel_maintenance_workers = {workers:d}; SET statement_timeout = 0"
             )
             cursor.execute(statement)
+        except OperationalError as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                raise BuildStopped(str(error).strip()) from error
+            raise
         finally:
             if connection.is_usable():
                 cursor.execute(
@@ -146,6 +154,21 @@ def drop(name: str) -> None:
     """Drop an index without making anybody wait. Not inside a transaction."""
     with connection.cursor() as cursor:
         cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+
+def stop_build(space_id: int) -> bool:
+    """Have PostgreSQL stop the build that runs for a space; False when none is running.
+
+    Whoever called `build` gets `BuildStopped`.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_cancel_backend(p.pid)"
+            " FROM pg_stat_progress_create_index p JOIN pg_class c ON c.oid = p.index_relid"
+            " WHERE p.datname = current_database() AND c.relname ^@ %s",
+            [f"recognition_space_{space_id}_"],
+        )
+        return bool(cursor.fetchall())
 
 
 def size(name: str) -> int:

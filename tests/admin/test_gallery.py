@@ -7,7 +7,8 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
-from recognition.models import Catalogue, GalleryImage, Product, State
+from recognition.models import Action, AuditEntry, Catalogue, GalleryImage, Product, State
+from recognition.services import products
 from tests import factories
 
 IMAGES = "admin:recognition_galleryimage"
@@ -215,3 +216,34 @@ def test_pictures_of_several_catalogues_do_not_move_together(staff, rows):
     foreign = factories.add(factories.catalogue(), "oolong", 7)
     page = act(staff, IMAGES, "move", [rows.galleryimage, foreign])
     assert "of one catalogue only" in page.content.decode()
+
+
+def test_chosen_pictures_are_embedded_again(staff, rows):
+    GalleryImage.objects.update(state=State.DONE)
+    page = act(staff, IMAGES, "embed_again", [rows.galleryimage])
+    assert "1 picture waits to be embedded again" in page.content.decode()
+    states = dict(GalleryImage.objects.values_list("pk", "state"))
+    assert states == {rows.galleryimage.pk: State.PENDING, rows.failed.pk: State.DONE}
+    entry = AuditEntry.objects.filter(action=Action.IMAGE_REEMBED).get()
+    assert (entry.count, entry.details["ids"]) == (1, [rows.galleryimage.pk])
+
+
+def test_what_came_as_a_vector_keeps_it_and_that_is_said(staff, rows):
+    GalleryImage.objects.update(state=State.DONE)
+    GalleryImage.objects.filter(pk=rows.failed.pk).update(file="")
+    page = act(staff, IMAGES, "embed_again", [rows.galleryimage, rows.failed]).content.decode()
+    assert "1 picture waits to be embedded again" in page
+    assert "1 came as a vector without a picture, so it keeps its vector" in page
+    assert GalleryImage.objects.get(pk=rows.failed.pk).state == State.DONE
+
+
+def test_all_pictures_of_products_are_embedded_again(staff, rows):
+    other = factories.add(rows.catalogue, "oolong", 7).product
+    empty = products.create(rows.catalogue, "empty")
+    GalleryImage.objects.update(state=State.DONE)
+    page = act(staff, PRODUCTS, "embed_again", [rows.product])
+    assert "2 pictures wait to be embedded again" in page.content.decode()
+    assert other.images.get().state == State.DONE
+    assert set(rows.product.images.values_list("state", flat=True)) == {State.PENDING}
+    page = act(staff, PRODUCTS, "embed_again", [empty])
+    assert "There are no pictures to embed." in page.content.decode()
