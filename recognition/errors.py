@@ -63,6 +63,19 @@ class RoleTooLow(RecognitionError):
     code = "role_too_low"
 
 
+class SignInRefused(RecognitionError):
+    """Somebody proved elsewhere who they are, and may not come in with that.
+
+    Only the pages meet it: `message` is shown there, so it is translated; `reason` is for the log.
+    """
+
+    code = "sign_in_refused"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Conflict(RecognitionError):
     """It contradicts what is already there."""
 

@@ -18,6 +18,17 @@ _TAG = re.compile(
 )
 
 
+# By region, as CLDR's likely subtags have it.
+_CHINESE_SCRIPTS = {
+    "cn": "hans",
+    "sg": "hans",
+    "my": "hans",
+    "tw": "hant",
+    "hk": "hant",
+    "mo": "hant",
+}
+
+
 def canonical(tag: str) -> str | None:
     """The tag as RFC 5646 writes it (`zh-Hant-TW`); None when it is not well-formed."""
     if len(tag) > 35 or not _TAG.fullmatch(tag):
@@ -34,22 +45,30 @@ def canonical(tag: str) -> str | None:
     return "-".join(parts)
 
 
+def _with_script(tag: str) -> str:
+    """In lower case, and with the script that a Chinese tag with a region only means."""
+    language, _, rest = tag.lower().partition("-")
+    script = _CHINESE_SCRIPTS.get(rest.partition("-")[0]) if language == "zh" else None
+    return f"{language}-{script}-{rest}" if script else tag.lower()
+
+
 def best(wanted: Iterable[str], there: Collection[str]) -> str | None:
     """The tag of `there` that suits best, `wanted` being in order of preference; None: none does.
 
     Look-up of RFC 4647 (`zh-Hant-TW`, then `zh-Hant`, then `zh`), and where that finds nothing a
-    more special tag of the language that is wanted (`zh-Hans` for `zh`).
+    more special tag of the language that is wanted (`zh-Hans` for `zh`). Chinese is read in the
+    script of its region, which most browsers leave out: `zh-CN` is `zh-Hans-CN`.
     """
-    by_lower = {tag.lower(): tag for tag in sorted(there, reverse=True)}
+    by_lower = {_with_script(tag): tag for tag in sorted(there, reverse=True)}
     for tag in wanted:
-        asked = tag.lower()
+        asked = full = _with_script(tag)
         while asked:
             if asked in by_lower:
                 return by_lower[asked]
             asked = asked.rpartition("-")[0]
             if len(asked) > 1 and asked[-2] == "-":  # a singleton says nothing by itself
                 asked = asked[:-2]
-        special = [lower for lower in by_lower if lower.startswith(f"{tag.lower()}-")]
+        special = [lower for lower in by_lower if lower.startswith(f"{full}-")]
         if special:
             return by_lower[min(special)]
     return None

@@ -32,11 +32,19 @@ _PART: Final = ("module_name", "model_name", "model_dir", "batch_size", *_ENGINE
 _SERVING: Final = ("visualize", "return_urls", "extra")
 _NO_VALUE: Final = object()
 
-# PaddleX's engine, and the backends of its high-performance inference, in our words.
+# PaddleX's engines, and the run modes of its engine paddle_static, as values of SHITU_ENGINE.
 _ENGINES: Final = {
-    "paddle": "auto", "paddle_static": "auto", "hpi": "auto", "onnxruntime": "onnxruntime",
+    "paddle": "auto", "paddle_static": "auto", "hpi": "hpi", "onnxruntime": "onnxruntime",
 }  # fmt: skip
-_BACKENDS: Final = {"paddle": "paddle", "onnxruntime": "onnxruntime"}
+_RUN_MODES: Final = {
+    "mkldnn": "paddle_mkldnn", "paddle": "paddle", "paddle_fp32": "paddle",
+    "paddle_fp16": "paddle_fp16", "trt_fp32": "paddle_trt_fp32", "trt_fp16": "paddle_trt_fp16",
+}  # fmt: skip
+_WRITTEN_RUN_MODES: Final = {
+    ours: mode for mode, ours in _RUN_MODES.items() if mode != "paddle_fp32"
+}
+_THREADS: Final = ("cpu_threads", "intra_op_num_threads")
+_DEVICE_KEYS: Final = ("device_type", "device_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,9 @@ class PipelineConfig:
     """What a pipeline file says, with PaddleX's defaults for what it does not say.
 
     `engine` is a value of SHITU_ENGINE, `device` one of SHITU_DEVICE, `threads` CPU threads; None
-    where the file leaves it open. `remarks` are keys that change nothing, each with the reason.
+    where the file leaves it open. `engine_options` are PaddleX's `hpi_config` for the engine hpi,
+    else the rest of its `engine_config`; PaddleX gets them as they are. `remarks` are keys that
+    change nothing, each with the reason.
     """
 
     detection: ModelConfig
@@ -65,7 +75,7 @@ class PipelineConfig:
     device: str | None = None
     engine: str | None = None
     threads: int | None = None
-    use_hpip: bool = False
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
     visualize: bool = True
     remarks: tuple[str, ...] = field(default=(), compare=False)
 
@@ -77,6 +87,7 @@ class PipelineConfig:
         found: dict[str, Any] = {
             "SHITU_DEVICE": self.device,
             "SHITU_ENGINE": self.engine,
+            "SHITU_ENGINE_OPTIONS": dict(self.engine_options) or None,
             "SHITU_THREADS": self.threads,
             "SHITU_BATCH_SIZE": self.recognition.batch_size
             if self.recognition.batch_size > 1
@@ -126,20 +137,18 @@ def write(config: PipelineConfig) -> str:
     }
     if config.device:
         content["device"] = config.device
-    if config.use_hpip:
+    if config.engine == "hpi":
         content["use_hpip"] = True
-    engine = {
-        "onnxruntime": "onnxruntime",
-        "paddle": "paddle_static",
-        "paddle_mkldnn": "paddle_static",
-    }
-    if config.engine in engine and not config.use_hpip:
-        content["engine"] = engine[config.engine]
-        options: dict[str, Any] = {}
-        if config.engine.startswith("paddle"):
-            options["run_mode"] = config.engine.removeprefix("paddle_")
+        if config.engine_options:
+            content["hpi_config"] = dict(config.engine_options)
+    elif config.engine == "onnxruntime" or config.engine in _WRITTEN_RUN_MODES:
+        options = dict(config.engine_options)
+        if config.engine == "onnxruntime":
+            content["engine"], threads = "onnxruntime", "intra_op_num_threads"
+        else:
+            content["engine"], threads = "paddle_static", "cpu_threads"
+            options["run_mode"] = _WRITTEN_RUN_MODES[config.engine]
         if config.threads:
-            threads = "intra_op_num_threads" if config.engine == "onnxruntime" else "cpu_threads"
             options[threads] = config.threads
         if options:
             content["engine_config"] = options
@@ -196,7 +205,8 @@ class _Reader:
             self.remarks.append("Serving.extra: indexes are kept in PostgreSQL")
         if content.get("hamming_radius") is not None:
             self.remarks.append("hamming_radius: no index here has the metric hamming")
-        engine, threads = self._engine(content, "")
+        device = self._device(content)
+        engine, threads, options = self._engine(content, device)
         for part in ("Detection", "Recognition"):
             if any(parts.get(part, {}).get(key) for key in _ENGINE_KEYS):
                 self.remarks.append(
@@ -212,10 +222,10 @@ class _Reader:
             det_threshold=self._number(content, "det_threshold", 0.5, 0, 1),
             rec_threshold=self._number(content, "rec_threshold", 0.5, -1, 4),
             rec_topk=self._whole(content, "rec_topk", 5, 100),
-            device=self._device(content),
+            device=device,
             engine=engine,
             threads=threads,
-            use_hpip=bool(content.get("use_hpip")),
+            engine_options=options,
             visualize=self._switch(serving, "visualize", True, "Serving."),
             remarks=tuple(self.remarks),
         )
@@ -331,8 +341,10 @@ class _Reader:
             self.problems.append(f"device: {error.message}")
             return None
 
-    def _engine(self, content: Mapping[str, Any], where: str) -> tuple[str | None, int | None]:
-        """SHITU_ENGINE and threads, from the engine or the high-performance keys."""
+    def _engine(
+        self, content: Mapping[str, Any], device: str | None
+    ) -> tuple[str | None, int | None, dict[str, Any]]:
+        """SHITU_ENGINE, threads and options, from the engine or the high-performance keys."""
         hpi = self._switch({"use_hpip": content.get("use_hpip") or False}, "use_hpip", False)
         engine = content.get("engine")
         config = self._mapping(content, "engine_config")
@@ -341,36 +353,44 @@ class _Reader:
             self.problems.append(
                 f"use_hpip and engine: {engine!r} contradict each other; leave one of them out"
             )
-            return None, None
+            return None, None, {}
         if hpi_config and not hpi and engine != "hpi":
             self.problems.append("hpi_config without use_hpip: true; add it, or leave both out")
         if config and engine is None:
             self.problems.append("engine_config without engine; name the engine it is for")
         if engine is None and not hpi:
-            return None, None
-        if hpi or engine == "hpi":
-            return self._high_performance(hpi_config)
-        if engine not in _ENGINES:
+            return None, None, {}
+        if not hpi and engine not in _ENGINES:
             self.problems.append(f"engine is {engine!r} and must be one of {', '.join(_ENGINES)}")
-            return None, None
-        mode = config.get("run_mode")
-        known = {"mkldnn": "paddle_mkldnn", "paddle": "paddle", "paddle_fp32": "paddle"}
-        if mode is not None and mode not in known:
-            self.remarks.append(f"engine_config.run_mode {mode!r}: not offered, the best is taken")
-        own = known.get(str(mode), _ENGINES[engine]) if engine != "onnxruntime" else "onnxruntime"
-        threads = config.get("cpu_threads") or config.get("intra_op_num_threads")
-        return own, threads if type(threads) is int and threads > 0 else None
+            return None, None, {}
+        if config and set(config) <= set(_ENGINES):  # PaddleX also takes one config per engine
+            config = self._mapping(config, str(engine), "engine_config.")
+        if hpi or engine == "hpi":  # its engine_config goes before its hpi_config, as in PaddleX
+            return "hpi", None, self._options(config or hpi_config, "hpi_config")
+        options = self._options(config, "engine_config")
+        counts = [options.pop(key) for key in _THREADS if key in options]
+        threads = next((n for n in counts if type(n) is int and n > 0), None)
+        return self._run_mode(str(engine), options, device), threads, options
 
-    def _high_performance(self, config: Mapping[str, Any]) -> tuple[str, int | None]:
-        """`auto` is our high-performance inference: the fastest engine that passes its test."""
-        backend = config.get("backend")
-        if backend is not None and backend not in _BACKENDS:
+    def _options(self, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+        for key in _DEVICE_KEYS:
+            if key in config:
+                self.remarks.append(f"{where}.{key}: the device of a worker decides")
+        return {key: value for key, value in config.items() if key not in _DEVICE_KEYS}
+
+    def _run_mode(self, engine: str, options: dict[str, Any], device: str | None) -> str:
+        """The engine with its run mode, which is taken out of the options."""
+        mode = options.pop("run_mode", None)
+        if _ENGINES[engine] != "auto":
+            return _ENGINES[engine]
+        if mode in _RUN_MODES:
+            return _RUN_MODES[mode]
+        if mode is not None:
             self.remarks.append(
-                f"hpi_config.backend {backend!r}: not offered, the fastest is taken"
+                f"engine_config.run_mode {mode!r}: not offered, as its vectors would differ too "
+                "much from those of other workers"
             )
-        options = self._mapping(config, "backend_config", "hpi_config.")
-        threads = options.get("cpu_num_threads")
-        return (
-            _BACKENDS.get(str(backend), "auto"),
-            threads if type(threads) is int and threads > 0 else None,
-        )
+        if not options:
+            return "auto"
+        # They are Paddle's, in the run mode that PaddleX would take.
+        return "paddle_mkldnn" if device in (None, "cpu") else "paddle"

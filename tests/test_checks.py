@@ -86,3 +86,67 @@ def test_debug_pages_beside_a_real_host(settings):
 def test_a_short_secret(settings):
     settings.SECRET_KEY = "short"
     assert "recognition.W001" in found(checks.secret_is_set)
+
+
+PROVIDER = ("SHITU_OIDC_ISSUER", "SHITU_OIDC_CLIENT_ID", "SHITU_OIDC_CLIENT_SECRET")
+
+
+def sign_in_by(settings, issuer="https://login.example", client_id="shitu", secret="s" * 20):
+    for name, value in zip(PROVIDER, (issuer, client_id, secret), strict=True):
+        setattr(settings, name, value)
+
+
+def test_a_provider_that_is_set_up(settings):
+    sign_in_by(settings)
+    settings.SHITU_SITE_URL = "http://shitu.internal:8000/"
+    settings.SHITU_PASSWORD_LOGIN = False
+    assert found(checks.sign_in_is_set_up) == {}
+
+
+@pytest.mark.parametrize("name", PROVIDER)
+def test_a_provider_that_is_set_up_halfway(settings, name):
+    sign_in_by(settings)
+    setattr(settings, name, "")
+    complaint = found(checks.sign_in_is_set_up)["recognition.E060"]
+    assert name in complaint and "s" * 20 not in complaint
+    assert not any(other in complaint for other in PROVIDER if other != name)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "reason"),
+    [
+        ("login.example", "no web address"),
+        ("http://login.example", "http://"),
+        ("https://login.example?x=1", "has a ? or #"),
+        ("ftp://login.example", "no web address"),
+    ],
+)
+def test_a_provider_that_cannot_be_one(settings, issuer, reason):
+    sign_in_by(settings, issuer)
+    complaint = found(checks.sign_in_is_set_up)["recognition.E061"]
+    assert "SHITU_OIDC_ISSUER" in complaint and reason in complaint
+
+
+@pytest.mark.parametrize("url", ["shitu.example", "https://shitu.example/app", "https://x/?y"])
+def test_an_address_of_the_site_that_cannot_be_one(settings, url):
+    settings.SHITU_SITE_URL = url
+    assert "SHITU_SITE_URL" in found(checks.sign_in_is_set_up)["recognition.E061"]
+
+
+def test_scopes_that_identify_nobody(settings):
+    sign_in_by(settings)
+    settings.SHITU_OIDC_SCOPES = "email profile"
+    assert "SHITU_OIDC_SCOPES" in found(checks.sign_in_is_set_up)["recognition.E061"]
+
+
+def test_a_site_that_nobody_could_sign_in_to(settings):
+    settings.SHITU_PASSWORD_LOGIN = False
+    complaint = found(checks.sign_in_is_set_up)["recognition.E062"]
+    assert "SHITU_PASSWORD_LOGIN" in complaint and "SHITU_OIDC_ISSUER" in complaint
+
+
+def test_a_provider_that_does_not_answer_is_found_by_a_check_of_the_deployment(settings):
+    sign_in_by(settings, "http://127.0.0.1:9")
+    assert "SHITU_OIDC_ISSUER" in found(checks.provider_answers)["recognition.E063"]
+    settings.SHITU_OIDC_CLIENT_ID = ""  # halfway: the other check says so
+    assert found(checks.provider_answers) == {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from django.urls import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,3 +52,13 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_command_of_the_readme_exists():
     commands = {path.stem for path in (ROOT / "recognition/management/commands").glob("*.py")}
     assert set(re.findall(r"manage\.py (\w+)", README)) <= commands | {"check"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_address_of_the_api_in_an_example_exists(document):
+    """Only those in code, from `/api/` to the query; what stands for an id is one."""
+    for block in re.findall(r"```(?:sh|python)\n(.*?)```", document.read_text(), re.DOTALL):
+        for found in re.findall(r"/api/[^\s\"?]*", block):
+            address = re.sub(r"\$[A-Z]+|\{[^}]*\}", str(UUID(int=0)), found)
+            if address != "/api/v1":  # the base of a client
+                resolve(address)

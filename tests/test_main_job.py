@@ -12,7 +12,7 @@ import pytest
 
 from recognition import images
 from recognition.models import Embedding, GalleryImage, State
-from recognition.services import catalogues, gallery, queries, showcase
+from recognition.services import catalogues, gallery, products, queries, showcase
 
 GROCERY = Path(__file__).resolve().parents[2] / "shared" / "data" / "grocery"
 needs_grocery = pytest.mark.skipif(
@@ -141,9 +141,9 @@ def test_the_demo_is_recognised_and_a_wrong_label_lowers_the_figure(worker, star
     # The test of the test: two products swap their labels, and the figure falls by what that costs.
     first, second = catalogue.products.order_by("pk")[:2]
     names = first.label, second.label
-    gallery.change_product(first, label="for a moment")
-    gallery.change_product(second, label=names[0])
-    gallery.change_product(first, label=names[1])
+    products.change(first, label="for a moment")
+    products.change(second, label=names[0])
+    products.change(first, label=names[1])
     assert figures().recall_at_1 < right.recall_at_1
 
 

@@ -199,7 +199,7 @@ class CatalogueListView(ListModelMixin, ApiView):
         user = cast(User, request.user)
         catalogues.require_unlimited(user)
         settings = self.read(CatalogueCreate)
-        _require_models(settings)
+        require_models(settings)
         made = catalogues.create(owner=user, **settings)
         return _answer(_shown(request).get(pk=made.pk), request, 201)
 
@@ -218,7 +218,7 @@ class CatalogueView(InCatalogue):
     def partial_update(self, request: Request, key: Any) -> Response:
         """Change settings."""
         changes = self.read(CatalogueChange, partial=True)
-        _require_models(changes)
+        require_models(changes)
         with transaction.atomic():
             locked = _shown(request).select_for_update(of=("self",), no_key=True)
             catalogue = get_object_or_404(locked, key=key)
@@ -229,7 +229,7 @@ class CatalogueView(InCatalogue):
     @extend_schema(operation_id="catalogues_remove", responses={204: None})
     def destroy(self, request: Request, key: Any) -> Response:
         """Remove a catalogue with everything in it."""
-        # Not locked: a worker locks images before their catalogue, so this would be a deadlock.
+        # Not locked here: `remove` locks what is in it first.
         catalogue = get_object_or_404(_shown(request), key=key)
         require_match(request, etag(CatalogueSerializer, catalogue, request))
         catalogues.remove(catalogue)
@@ -267,7 +267,7 @@ class QuotasView(InCatalogue):
         return Response({one.limit: {"used": one.used, "most": one.most} for one in use})
 
 
-def _require_models(given: dict[str, Any]) -> None:
+def require_models(given: dict[str, Any]) -> None:
     """Raises BadInput for a model that the caller names and the site does not have.
 
     What is missing of the site's own defaults stays a fault of the site (503).

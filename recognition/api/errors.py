@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import (
+    ObjectDoesNotExist,
     PermissionDenied,
     RequestDataTooBig,
     SuspiciousOperation,
@@ -22,12 +23,15 @@ from django.core.exceptions import (
 )
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import set_rollback
 
 from recognition import errors
+
+log = structlog.get_logger(__name__)
 
 # Looked up along the class tree, so an error that is not here has the status of its parent.
 STATUS: dict[type[Exception], int] = {
@@ -83,8 +87,26 @@ def describe(error: errors.RecognitionError) -> dict[str, Any]:
     return {"code": error.code, "message": _sayable(error.message), "field": error.field}
 
 
+def foreseen(error: Exception) -> Exception:
+    """The domain error that an error of the database means, else `error` itself.
+
+    What a request is about may be removed while it is at work, and PostgreSQL ends one of two that
+    wait for each other. Nothing of the transaction was done in either case.
+    """
+    if isinstance(error, ObjectDoesNotExist):
+        log.warning("gone_meanwhile", exc_info=error)
+        return errors.NotFound("what this is about was removed meanwhile")
+    if isinstance(error.__cause__, ForeignKeyViolation):
+        return errors.Conflict("what this is about was removed meanwhile; look again")
+    if isinstance(error.__cause__, DeadlockDetected):
+        log.warning("deadlock", exc_info=error)
+        return errors.TryAgain("somebody else changed the same at the same time; send it again")
+    return error
+
+
 def to_response(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """DRF's exception handler. None, that is a 500 in the log, for what nobody foresaw."""
+    error = foreseen(error)
     if isinstance(error, errors.RecognitionError):
         set_rollback()
         return _domain(error)
@@ -158,7 +180,7 @@ def _seconds(wait: float) -> str:
 
 
 def _asks_api(request: HttpRequest) -> bool:
-    return request.path.startswith("/api/")
+    return request.path == "/api" or request.path.startswith("/api/")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

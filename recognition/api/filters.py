@@ -6,25 +6,76 @@ from datetime import UTC, datetime
 from typing import Any
 
 import django_filters
-from django.core.exceptions import ValidationError
+from django import forms
+from django.core.exceptions import ValidationError as BadValue
 from django_filters.fields import IsoDateTimeField
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.exceptions import ValidationError
+from rest_framework.filters import OrderingFilter
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+_OF_EVERY_LIST = {"cursor", "limit", "ordering", "fields"}
 
 
 def in_utc(moment: datetime) -> datetime:
-    """The same moment in UTC; ValidationError for one outside the years 1 to 9999 there.
+    """The same moment in UTC; Django's ValidationError for one outside the years 1 to 9999 there.
 
     PostgreSQL refuses the offset of such a moment, as an error of the server.
     """
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValidationError("outside the years 1 to 9999") from error
+        raise BadValue("outside the years 1 to 9999") from error
 
 
 class _MomentField(IsoDateTimeField):
     def clean(self, value: Any) -> datetime | None:
         moment = super().clean(value)
         return None if moment is None else in_utc(moment)
+
+
+class _YesOrNoField(forms.NullBooleanField):
+    widget = forms.TextInput
+
+    def to_python(self, value: Any) -> bool | None:
+        if value in self.empty_values:
+            return None
+        try:
+            return {"true": True, "false": False}[str(value).lower()]
+        except KeyError as error:
+            raise BadValue("must be true or false") from error
+
+
+class YesOrNoFilter(django_filters.BooleanFilter):
+    """True or false, and nothing else: django-filter's own takes any other word for “both”."""
+
+    field_class = _YesOrNoField
+
+
+class Ordering(OrderingFilter):
+    """DRF's, which silently ignores an order that the list does not have."""
+
+    def get_ordering(self, request: Request, queryset: Any, view: APIView) -> Any:
+        """Raises ValidationError naming the orders there are."""
+        wanted = request.query_params.get(self.ordering_param, "")
+        known = [name for name, _ in self.get_valid_fields(queryset, view)]
+        if wanted and wanted.removeprefix("-") not in known:
+            raise ValidationError({self.ordering_param: [f"must be one of {', '.join(known)}"]})
+        return super().get_ordering(request, queryset, view)
+
+
+class Filters(DjangoFilterBackend):
+    """django-filter's, which refuses a name that it does not know: a misspelt filter would answer
+    everything."""
+
+    def filter_queryset(self, request: Request, queryset: Any, view: APIView) -> Any:
+        """Raises ValidationError naming the filters there are."""
+        known = [*getattr(getattr(view, "filterset_class", None), "base_filters", ())]
+        for name in request.query_params:
+            if name not in known and name not in _OF_EVERY_LIST:
+                raise ValidationError({name: [f"no such filter; there are {', '.join(known)}"]})
+        return super().filter_queryset(request, queryset, view)
 
 
 class MomentFilter(django_filters.IsoDateTimeFilter):

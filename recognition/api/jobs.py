@@ -7,10 +7,10 @@ from uuid import UUID
 
 import django_filters
 from django.conf import settings
+from django.core.files.base import File
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
-from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiParameter,
@@ -27,19 +27,21 @@ from rest_framework.reverse import reverse
 
 from recognition.api import pictures
 from recognition.api.base import ReadSerializer, WriteSerializer, as_csv
+from recognition.api.catalogues import CatalogueChange, require_models
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.api.schema import Error
 from recognition.errors import Conflict, NotFound
 from recognition.models import Job, JobLine, LineResult, Role, State, User
-from recognition.services import exports, imports, jobs
+from recognition.services import catalogues, exports, imports, jobs
 
 
 class JobSerializer(ReadSerializer):
     """Work over many rows: `done + failed` of `total` lines are behind it."""
 
     url = serializers.SerializerMethodField()
-    report = serializers.SerializerMethodField(help_text="What became of each line, as CSV.")
+    lines = serializers.SerializerMethodField(help_text="What became of each line.")
+    report = serializers.SerializerMethodField(help_text="The same, whole, as CSV.")
     file = serializers.SerializerMethodField(
         help_text="The ZIP of an export that is done, else null."
     )
@@ -61,6 +63,7 @@ class JobSerializer(ReadSerializer):
             "started_by",
             "created_at",
             "finished_at",
+            "lines",
             "report",
             "file",
         ]
@@ -68,6 +71,9 @@ class JobSerializer(ReadSerializer):
 
     def get_url(self, job: Job) -> str:
         return self._address("api:job", job)
+
+    def get_lines(self, job: Job) -> str:
+        return self._address("api:job-lines", job)
 
     def get_report(self, job: Job) -> str:
         return self._address("api:job-report", job)
@@ -89,6 +95,11 @@ class ImportForm(WriteSerializer):
 
     file = serializers.FileField()
     dry_run = serializers.BooleanField(default=False, help_text="Judge every line and add nothing.")
+    settings = serializers.BooleanField(
+        default=False,
+        help_text="Take the settings of an export too (not its name and feature model); needs the "
+        "role manager.",
+    )
 
 
 class ExportJson(WriteSerializer):
@@ -200,6 +211,7 @@ class ImportView(_Start):
         export of this platform.
         """
         data = self.read(ImportForm)
+        new_settings = self._settings(data["file"]) if data["settings"] else None
         return self.started(
             imports.start(
                 self.catalogue,
@@ -207,8 +219,17 @@ class ImportView(_Start):
                 by=cast(User, request.user),
                 name=data["file"].name or "",
                 dry_run=data["dry_run"],
+                new_settings=None if data["dry_run"] else new_settings,
             )
         )
+
+    def _settings(self, file: File[bytes]) -> dict[str, Any]:
+        """Those in an export, judged like a change of them, by somebody who may change them."""
+        catalogues.require_role(self.request.user, self.catalogue, Role.MANAGER)
+        found = CatalogueChange(data=imports.settings_of(file.file), partial=True)
+        found.is_valid(raise_exception=True)
+        require_models(found.validated_data)
+        return dict(found.validated_data)
 
 
 class ExportView(_Start):
@@ -261,7 +282,11 @@ class JobFileView(_Jobs):
 
     @extend_schema(
         operation_id="jobs_file",
-        responses={(200, "application/zip"): OpenApiTypes.BINARY, 409: Error},
+        responses={
+            (200, "application/zip"): OpenApiTypes.BINARY,
+            302: pictures.REDIRECTED,
+            409: Error,
+        },
     )
     def retrieve(self, request: Request, key: UUID, job: UUID) -> HttpResponseBase:
         """The ZIP of an export. 409 before it is done, 404 once it was forgotten."""
@@ -274,9 +299,7 @@ class JobFileView(_Jobs):
             raise NotFound(
                 f"the file is gone: exports are kept for {jobs.KEEP_FILES_DAYS} days; export again"
             )
-        response = pictures.stored(request, str(found.file.name))
-        response["Content-Disposition"] = content_disposition_header(True, found.source_name)
-        return response
+        return pictures.stored(request, str(found.file.name), save_as=found.source_name)
 
 
 class JobLineListView(ListModelMixin, _Jobs):

@@ -19,7 +19,7 @@ from rest_framework.reverse import reverse
 from recognition.api.base import ReadSerializer, WriteSerializer
 from recognition.api.conditional import etag, require_match
 from recognition.api.errors import describe
-from recognition.api.filters import MomentFilter
+from recognition.api.filters import MomentFilter, YesOrNoFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.languages import wanted_languages
 from recognition.api.narrowing import AttributesFilter
@@ -204,7 +204,7 @@ class ProductFilter(django_filters.FilterSet):
     external_id = django_filters.CharFilter(label="Your own id of it.")
     sku = django_filters.CharFilter(label="The whole SKU.")
     barcode = django_filters.CharFilter(label="The whole barcode.")
-    is_active = django_filters.BooleanFilter()
+    is_active = YesOrNoFilter()
     changed_after = MomentFilter(
         field_name="changed_at", lookup_expr="gte", label="Changed then or later (ISO 8601)."
     )
@@ -270,7 +270,12 @@ class ProductView(_Products):
     def locked(self, pk: int) -> Product:
         """The product, and nobody else changes it until the transaction ends."""
         rows = self.get_queryset().select_for_update(of=("self",), no_key=True)
-        product = get_object_or_404(rows, pk=pk)
+        product = rows.filter(pk=pk).first()
+        if product is None:
+            now = products.find(self.catalogue, pk)  # raises for what is nowhere
+            raise NotFound(
+                f"product {pk} was merged into product {now.pk} (“{now.label}”); change that one"
+            )
         require_match(self.request, etag(ProductSerializer, product, self.request))
         product.catalogue = self.catalogue
         return product

@@ -31,6 +31,7 @@ from recognition.api.base import (
     WriteSerializer,
     form_json,
 )
+from recognition.api.feedback import FeedbackSerializer
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.languages import wanted_languages
@@ -40,19 +41,20 @@ from recognition.errors import BadInput, Conflict
 from recognition.models import (
     Catalogue,
     Detection,
+    Feedback,
     Match,
     RecognitionQuery,
     Role,
     State,
     Status,
     User,
+    Verdict,
 )
 from recognition.services import catalogues, queries
 from recognition.services import pictures as looks
 
 MAX_BOXES = 300
 MOST_CATALOGUES = 20
-_ENDED = (State.DONE, State.FAILED)
 
 
 class MatchSerializer(serializers.ModelSerializer[Match]):
@@ -107,10 +109,11 @@ class DetectionSerializer(serializers.ModelSerializer[Detection]):
     box = BoxField(source="coordinate", help_text="In pixels of the upright picture.")
     det_score = serializers.FloatField(help_text="0: nothing detected, this is all of it.")
     matches = MatchSerializer(many=True)
+    feedback = FeedbackSerializer(allow_null=True, help_text="Null until somebody gave some.")
 
     class Meta:
         model = Detection
-        fields = ["box", "det_score", "status", "matches"]
+        fields = ["box", "det_score", "status", "matches", "feedback"]
 
 
 class RecognitionSerializer(ReadSerializer):
@@ -248,6 +251,9 @@ class RecognitionFilter(django_filters.FilterSet):
     status = django_filters.MultipleChoiceFilter(
         choices=Status.choices, method="with_status", label="Of any of its detections."
     )
+    verdict = django_filters.MultipleChoiceFilter(
+        choices=Verdict.choices, method="with_verdict", label="Of the feedback on any detection."
+    )
     label = django_filters.CharFilter(method="with_label", label="Of any of its matches.")
     created_after = MomentFilter(
         field_name="created_at", lookup_expr="gte", label="Asked then or later (ISO 8601)."
@@ -269,6 +275,15 @@ class RecognitionFilter(django_filters.FilterSet):
             Exists(Detection.objects.filter(query=OuterRef("pk"), status__in=value))
         )
 
+    def with_verdict(
+        self, queryset: QuerySet[RecognitionQuery], name: str, value: list[str]
+    ) -> QuerySet[RecognitionQuery]:
+        if not value:
+            return queryset
+        return queryset.filter(
+            Exists(Feedback.objects.filter(detection__query=OuterRef("pk"), verdict__in=value))
+        )
+
     def with_label(
         self, queryset: QuerySet[RecognitionQuery], name: str, value: str
     ) -> QuerySet[RecognitionQuery]:
@@ -279,9 +294,12 @@ class RecognitionFilter(django_filters.FilterSet):
 
 def _whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
     """With all that RecognitionSerializer reads, in four queries however many rows."""
+    detections = Detection.objects.select_related("feedback__product", "feedback__given_by")
     matches = Match.objects.select_related("image__catalogue", "product__catalogue")
     return queryset.select_related("catalogue", "asked_by").prefetch_related(
-        Prefetch("detections__matches", queryset=matches), "also"
+        Prefetch("detections", queryset=detections),
+        Prefetch("detections__matches", queryset=matches),
+        "also",
     )
 
 
@@ -304,14 +322,16 @@ def _seconds(request: Request) -> float:
     return min(seconds, settings.SHITU_ANSWER_TIMEOUT)
 
 
-def several(request: Request, keys: Sequence[UUID]) -> list[Catalogue]:
+def several(
+    request: Request, keys: Sequence[UUID], *, field: str = "catalogues"
+) -> list[Catalogue]:
     """The catalogues with these keys. Raises BadInput for one that the user may not see."""
+    if not keys:
+        return []
     rows = Catalogue.objects.visible_to(request.user).select_related("index")
     found = list(rows.filter(key__in=keys))
     if missing := set(keys) - {catalogue.key for catalogue in found}:
-        raise BadInput(
-            f"there is no catalogue {min(missing)} among those you may see", field="catalogues"
-        )
+        raise BadInput(f"there is no catalogue {min(missing)} among those you may see", field=field)
     return found
 
 
@@ -369,7 +389,7 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         if seconds:
             queries.wait(query, seconds)
         shown = self.get_serializer(self.get_queryset().get(pk=query.pk)).data
-        ended = shown["state"] in _ENDED
+        ended = shown["state"] in queries.ENDED
         return Response(shown, status=201 if ended else 202, headers={"Location": shown["url"]})
 
 
@@ -389,7 +409,7 @@ class RecognitionView(_Recognition):
     def retrieve(self, request: Request, key: UUID) -> Response:
         """A question and its answer; with `wait`, as soon as it is there."""
         query, seconds = self.query(), _seconds(request)
-        if seconds and query.state not in _ENDED:
+        if seconds and query.state not in queries.ENDED:
             queries.wait(query, seconds)
         return Response(self.get_serializer(_whole(self.get_queryset()).get(pk=query.pk)).data)
 
@@ -409,9 +429,7 @@ class RecognitionView(_Recognition):
 class RecognitionPictureView(_Recognition):
     sparse = False
 
-    @extend_schema(
-        operation_id="recognitions_picture", responses={(200, "image/*"): OpenApiTypes.BINARY}
-    )
+    @extend_schema(operation_id="recognitions_picture", responses=pictures.PICTURE)
     def retrieve(self, request: Request, key: UUID) -> HttpResponseBase:
         """The picture asked about, upright."""
         return pictures.stored(request, str(self.query().file.name))

@@ -81,7 +81,7 @@ class Schema(AutoSchema):
         codes = [*_ALWAYS]
         if "{" in self.path:
             codes.append("404")
-        if self.method in ("POST", "PATCH"):
+        if self.method in ("POST", "PUT", "PATCH"):
             codes += _WITH_BODY
         elif self.method == "DELETE":
             codes.append("409")

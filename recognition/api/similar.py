@@ -98,7 +98,7 @@ class SimilarView(InCatalogue):
                 "categories": asked.get("category", ()),
                 "attributes": read_conditions(asked["attributes"]) if "attributes" in asked else (),
             },
-            also=several(request, asked.get("catalogue", ())),
+            also=several(request, asked.get("catalogue", ()), field="catalogue"),
         )
         more = len(found) > start + limit and start + limit <= similar.MOST - MOST_LIMIT
         return Response(

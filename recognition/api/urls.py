@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from recognition.api import (
     audit,
     catalogues,
+    feedback,
     images,
     indexes,
     jobs,
@@ -140,6 +141,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         f"{_RECOGNITION}/annotated",
         recognitions.RecognitionAnnotatedView.as_view(_READ),
         name="recognition-annotated",
+    ),
+    path(
+        f"{_RECOGNITION}/detections/<int:position>/feedback",
+        feedback.FeedbackView.as_view({"put": "update"} | _REMOVE),
+        name="recognition-feedback",
     ),
     path(f"{_CATALOGUE}/jobs", jobs.JobListView.as_view(_LIST), name="jobs"),
     path(f"{_CATALOGUE}/members", members.MemberListView.as_view(_LIST_CREATE), name="members"),

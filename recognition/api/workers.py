@@ -44,6 +44,7 @@ class WorkerSerializer(ReadSerializer):
                 "name": serializers.CharField(),
                 "role": serializers.CharField(),
                 "digest": serializers.CharField(),
+                "precision": serializers.CharField(help_text="float32 or int8."),
                 "dimension": serializers.IntegerField(allow_null=True),
                 "engine": serializers.CharField(),
                 "device": serializers.CharField(),

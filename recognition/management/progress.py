@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recognition.errors import RecognitionError
 from recognition.management.workers import worker_running
@@ -26,15 +27,20 @@ _PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def bar(total: int | None, what: str, unit: str) -> tqdm[None]:
-    """A bar; in a log file, where it cannot move, one line every 10 s."""
-    return tqdm(
-        total=total or None,
-        desc=what,
-        unit=unit,
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,
-        dynamic_ncols=True,
-    )
+@contextmanager
+def bar(total: int | None, what: str, unit: str) -> Iterator[tqdm[None]]:
+    """A bar below the log; in a log file, where it cannot move, one line every 10 s."""
+    with (
+        logging_redirect_tqdm(),
+        tqdm(
+            total=total or None,
+            desc=what,
+            unit=unit,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
+            dynamic_ncols=True,
+        ) as shown,
+    ):
+        yield shown
 
 
 def followed(items: Iterable[T], total: int | None, what: str, unit: str) -> Iterator[T]:

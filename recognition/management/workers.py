@@ -179,9 +179,14 @@ class Crew:
 
 
 def _settle(cores: Sequence[int]) -> None:
-    """In the child: only these cores, and (on Linux) no orphans."""
+    """In the child: only these cores, and no orphans."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """In the child, on Linux: end when the parent is killed in a way it cannot see."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -2,7 +2,9 @@
 
 from recognition.models.audit import Action, AuditEntry, Source
 from recognition.models.catalogue import Catalogue, CropPolicy, Membership, Role, ShownLabel
+from recognition.models.feedback import Feedback, Verdict
 from recognition.models.gallery import BoxSource, GalleryImage
+from recognition.models.identity import Identity
 from recognition.models.invitation import Invitation
 from recognition.models.job import Job, JobLine, LineResult
 from recognition.models.people import User
@@ -33,7 +35,9 @@ __all__ = [
     "Detection",
     "Embedding",
     "FeatureModel",
+    "Feedback",
     "GalleryImage",
+    "Identity",
     "IndexState",
     "IndexType",
     "Invitation",
@@ -54,6 +58,7 @@ __all__ = [
     "Status",
     "User",
     "VectorIndex",
+    "Verdict",
     "View",
     "Work",
     "Worker",

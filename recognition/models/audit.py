@@ -48,12 +48,19 @@ class Action(models.TextChoices):
     IMAGE_REMOVE = "image.remove", _("removed images")
     IMAGE_RETRY = "image.retry", _("tried images again")
     IMAGE_REEMBED = "image.reembed", _("had images embedded anew")
+    RECOGNITION_REMOVE = "recognition.remove", _("removed a recognition")
+    FEEDBACK_GIVE = "feedback.give", _("said what a recognition shows")
+    FEEDBACK_WITHDRAW = "feedback.withdraw", _("took back what a recognition shows")
     MEMBER_ADD = "member.add", _("added a member")
     MEMBER_CHANGE = "member.change", _("changed a member's role")
     MEMBER_REMOVE = "member.remove", _("removed a member")
     INVITATION_SEND = "invitation.send", _("invited somebody")
     INVITATION_WITHDRAW = "invitation.withdraw", _("withdrew an invitation")
     INVITATION_ACCEPT = "invitation.accept", _("accepted an invitation")
+    ACCOUNT_CREATE = "account.create", _("made an account")
+    ACCOUNT_CONNECT = "account.connect", _("connected an account with its provider")
+    ACCOUNT_DISCONNECT = "account.disconnect", _("disconnected an account from its provider")
+    ACCOUNT_PASSWORD = "account.password", _("chose a new password")
     QUOTA_CHANGE = "quota.change", _("changed a quota")
     TOKEN_CREATE = "token.create", _("made an API token")
     TOKEN_REVOKE = "token.revoke", _("revoked an API token")
@@ -79,18 +86,28 @@ class AuditEntry(models.Model):
 
     at = models.DateTimeField(_("when"), default=timezone.now, editable=False)
     catalogue = models.ForeignKey(
-        Catalogue, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="audit"
+        Catalogue,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        related_name="audit",
+        verbose_name=_("catalogue"),
     )
     user = models.ForeignKey(
-        User, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+"
+        User,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        related_name="+",
+        verbose_name=_("user"),
     )
     user_name = models.CharField(_("who"), max_length=150, blank=True, default="")
     source = models.CharField(_("from"), max_length=7, choices=Source)
     token = models.CharField(_("API token"), max_length=120, blank=True, default="")
-    request_id = models.CharField(max_length=64, blank=True, default="")
+    request_id = models.CharField(_("request"), max_length=64, blank=True, default="")
     action = models.CharField(_("did"), max_length=30, choices=Action)
     object_type = models.CharField(_("kind"), max_length=30, blank=True, default="")
-    object_id = models.CharField(max_length=64, blank=True, default="")
+    object_id = models.CharField(_("id"), max_length=64, blank=True, default="")
     object_name = models.CharField(_("to"), max_length=255, blank=True, default="")
     count = models.PositiveIntegerField(_("how many"), default=1)
     changes = models.JSONField(_("changes"), default=dict, encoder=DjangoJSONEncoder)

@@ -64,7 +64,7 @@ class CatalogueQuerySet(models.QuerySet["Catalogue"]):
         if (token := user.token) is not None:
             if Role(token.role).rank < role.rank:
                 return self.none()
-            if token.catalogues.exists():
+            if token.is_limited:
                 memberships = memberships.filter(catalogue__in=token.catalogues.all())
         return self.filter(pk__in=memberships.values("catalogue_id"))
 
@@ -94,7 +94,9 @@ class Catalogue(models.Model):
     owner = models.ForeignKey(
         User, on_delete=models.PROTECT, related_name="owned_catalogues", verbose_name=_("owner")
     )
-    members = models.ManyToManyField(User, through="Membership", related_name="catalogues")
+    members = models.ManyToManyField(
+        User, through="Membership", related_name="catalogues", verbose_name=_("members")
+    )
     index = models.ForeignKey(
         "recognition.VectorIndex",
         on_delete=models.SET_NULL,
@@ -102,6 +104,7 @@ class Catalogue(models.Model):
         editable=False,
         related_name="+",
         help_text=_("the search space that answers queries"),
+        verbose_name=_("index"),
     )
 
     detector = models.CharField(
@@ -144,7 +147,7 @@ class Catalogue(models.Model):
     )
 
     version = models.BigIntegerField(_("version"), default=0, editable=False)
-    next_number = models.BigIntegerField(default=0, editable=False)
+    next_number = models.BigIntegerField(_("next number"), default=0, editable=False)
     stored_images = models.BigIntegerField(
         _("stored images"), default=0, editable=False, help_text=_("with those in the trash")
     )
@@ -212,10 +215,14 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
 class Membership(models.Model):
     """One user's role in one catalogue."""
 
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("user")
+    )
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("catalogue")
+    )
     role = models.CharField(_("role"), max_length=10, choices=Role, default=Role.VIEWER)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     objects = MembershipQuerySet.as_manager()
 

@@ -52,24 +52,37 @@ class GalleryImage(Work):
     `removed_at` exactly when its product is in the trash; only `everything` shows it then.
     """
 
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="images")
-    product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="images")
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="images", verbose_name=_("catalogue")
+    )
+    product = models.ForeignKey(
+        Product, on_delete=models.CASCADE, related_name="images", verbose_name=_("product")
+    )
     number = models.BigIntegerField(_("number"), editable=False)
     external_id = models.CharField(
         _("external id"), max_length=255, blank=True, default="", help_text=_("your own stable id")
     )
     file = models.FileField(_("file"), upload_to=gallery_path, max_length=255)
     source_name = models.CharField(_("name of the upload"), max_length=255, blank=True, default="")
-    checksum = models.CharField(max_length=64, editable=False)
-    width = models.PositiveIntegerField(editable=False)
-    height = models.PositiveIntegerField(editable=False)
-    byte_size = models.PositiveIntegerField(editable=False)
+    checksum = models.CharField(_("checksum"), max_length=64, editable=False)
+    width = models.PositiveIntegerField(_("width"), editable=False)
+    height = models.PositiveIntegerField(_("height"), editable=False)
+    byte_size = models.PositiveIntegerField(_("bytes"), editable=False)
     box = models.JSONField(_("box"), null=True, blank=True)
     box_source = models.CharField(
-        max_length=8, choices=BoxSource, default=BoxSource.NONE, blank=True, editable=False
+        _("origin of the box"),
+        max_length=8,
+        choices=BoxSource,
+        default=BoxSource.NONE,
+        blank=True,
+        editable=False,
     )
     added_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("added by"),
     )
     removed_at = models.DateTimeField(_("removed"), null=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)

@@ -27,14 +27,23 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
 
 
 class Invitation(models.Model):
-    """A link in an e-mail that makes whoever opens it a member, once. Only its hash is stored."""
+    """A link in an e-mail that makes a member of the one it was sent to, once.
 
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="invitations")
+    Only its hash is stored.
+    """
+
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="invitations", verbose_name=_("catalogue")
+    )
     email = models.EmailField(_("e-mail"))
     role = models.CharField(_("role"), max_length=10, choices=Role, default=Role.VIEWER)
-    digest = models.CharField(max_length=64, unique=True, editable=False)
+    digest = models.CharField(_("hash"), max_length=64, unique=True, editable=False)
     invited_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("invited by"),
     )
     created_at = models.DateTimeField(_("sent"), auto_now_add=True)
     expires_at = models.DateTimeField(_("expires"))
@@ -45,6 +54,7 @@ class Invitation(models.Model):
         null=True,
         editable=False,
         related_name="+",
+        verbose_name=_("accepted by"),
     )
 
     objects = InvitationQuerySet.as_manager()
@@ -63,3 +73,8 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.email} · {self.role}"
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it came too late; one that was accepted in time is not."""
+        return self.accepted_at is None and self.expires_at <= timezone.now()

@@ -43,20 +43,27 @@ class Job(Work):
         EXPORT = "export", _("export")
         REBUILD = "rebuild", _("rebuild the index")
         REEMBED = "reembed", _("embed with another model")
+        EMBED = "embed", _("embed added pictures")
 
     key = models.UUIDField(_("key"), default=uuid.uuid4, unique=True, editable=False)
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="jobs")
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="jobs", verbose_name=_("catalogue")
+    )
     kind = models.CharField(_("kind"), max_length=10, choices=Kind)
     started_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("started by"),
     )
     file = models.FileField(_("file"), upload_to=job_path, max_length=255, blank=True, default="")
     source_name = models.CharField(_("name of the source"), max_length=255, blank=True, default="")
     options = models.JSONField(_("options"), default=dict, blank=True, editable=False)
     dry_run = models.BooleanField(_("dry run"), default=False)
     total = models.PositiveIntegerField(_("lines"), default=0)
-    done = models.PositiveIntegerField(default=0)
-    failed = models.PositiveIntegerField(default=0)
+    done = models.PositiveIntegerField(_("done"), default=0)
+    failed = models.PositiveIntegerField(_("failed"), default=0)
     created_at = models.DateTimeField(_("started"), auto_now_add=True)
     finished_at = models.DateTimeField(_("finished"), null=True, editable=False)
 
@@ -90,6 +97,7 @@ class Job(Work):
 class LineResult(models.TextChoices):
     """What became of one line. Whether its image is embedded yet says the image's own row."""
 
+    WAITING = "waiting", _("waiting")
     OK = "ok", _("ok")
     DUPLICATE = "duplicate", _("already there")
     SKIPPED = "skipped", _("skipped")
@@ -97,14 +105,23 @@ class LineResult(models.TextChoices):
 
 
 class JobLine(models.Model):
-    """One line of a job's input, in input order. There is a row for every line that is behind."""
+    """One line of a job's input, in input order. There is a row for every line that is behind; a
+    job that embeds what was added before has one for every line, those to come are waiting."""
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="lines")
-    number = models.PositiveIntegerField()
-    text = models.TextField()
-    result = models.CharField(max_length=9, choices=LineResult)
-    reason = models.TextField(blank=True, default="")
-    image = models.ForeignKey(GalleryImage, on_delete=models.SET_NULL, null=True, related_name="+")
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="lines", verbose_name=_("job")
+    )
+    number = models.PositiveIntegerField(_("line"))
+    text = models.TextField(_("text"))
+    result = models.CharField(_("result"), max_length=9, choices=LineResult)
+    reason = models.TextField(_("reason"), blank=True, default="")
+    image = models.ForeignKey(
+        GalleryImage,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("gallery image"),
+    )
 
     class Meta:
         ordering = ["job", "number"]

@@ -122,7 +122,9 @@ class Product(models.Model):
     inactive, so no answer knows them, and only `everything` shows them.
     """
 
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="products")
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="products", verbose_name=_("catalogue")
+    )
     label = models.CharField(_("label"), max_length=255)
     external_id = models.CharField(
         _("external id"),
@@ -187,10 +189,15 @@ class Product(models.Model):
     )
     removed_at = models.DateTimeField(_("removed"), null=True, editable=False)
     was_active = models.BooleanField(
-        default=True, editable=False, help_text=_("before it went to the trash")
+        _("was active"), default=True, editable=False, help_text=_("before it went to the trash")
     )
     merged_into = models.ForeignKey(
-        "self", on_delete=models.CASCADE, null=True, editable=False, related_name="merged"
+        "self",
+        on_delete=models.CASCADE,
+        null=True,
+        editable=False,
+        related_name="merged",
+        verbose_name=_("merged into"),
     )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     changed_at = models.DateTimeField(_("changed"), auto_now=True)

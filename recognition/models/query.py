@@ -43,25 +43,37 @@ class RecognitionQuery(Work):
     """
 
     key = models.UUIDField(_("key"), default=uuid.uuid4, unique=True, editable=False)
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="queries")
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="queries", verbose_name=_("catalogue")
+    )
     asked_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("asked by"),
     )
     file = models.FileField(_("file"), upload_to=query_path, max_length=255)
     source_name = models.CharField(_("name of the upload"), max_length=255, blank=True, default="")
-    width = models.PositiveIntegerField(editable=False)
-    height = models.PositiveIntegerField(editable=False)
+    width = models.PositiveIntegerField(_("width"), editable=False)
+    height = models.PositiveIntegerField(_("height"), editable=False)
 
-    det_threshold = models.FloatField(null=True, blank=True)
-    rec_threshold = models.FloatField(null=True, blank=True)
-    top_k = models.PositiveSmallIntegerField(null=True, blank=True)
+    det_threshold = models.FloatField(_("detection threshold"), null=True, blank=True)
+    rec_threshold = models.FloatField(_("recognition threshold"), null=True, blank=True)
+    top_k = models.PositiveSmallIntegerField(_("top-k"), null=True, blank=True)
     per_product = models.BooleanField(
-        default=True, help_text=_("one entry per product; off: PaddleX's raw list of images")
+        _("one entry per product"),
+        default=True,
+        help_text=_("one entry per product; off: PaddleX's raw list of images"),
     )
     boxes = models.JSONField(
-        null=True, blank=True, help_text=_("boxes given by the caller; detection is skipped")
+        _("boxes"),
+        null=True,
+        blank=True,
+        help_text=_("boxes given by the caller; detection is skipped"),
     )
     among = models.JSONField(
+        _("narrowed to"),
         null=True,
         blank=True,
         help_text=_("categories, attributes and products that may be an answer; empty: all"),
@@ -71,16 +83,27 @@ class RecognitionQuery(Work):
         blank=True,
         related_name="+",
         help_text=_("other catalogues searched with this one; `among` is not null then"),
+        verbose_name=_("further catalogues"),
     )
 
-    catalogue_version = models.BigIntegerField(null=True, editable=False)
+    catalogue_version = models.BigIntegerField(
+        _("version of the catalogue"), null=True, editable=False
+    )
     feature_model = models.ForeignKey(
-        FeatureModel, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
+        FeatureModel,
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+        verbose_name=_("feature model"),
     )
     answered_with = models.JSONField(
-        default=dict, editable=False, help_text=_("models, weights hashes, engine, device, plan")
+        _("answered with"),
+        default=dict,
+        editable=False,
+        help_text=_("models, weights hashes, engine, device, plan"),
     )
-    timings = models.JSONField(default=dict, editable=False)
+    timings = models.JSONField(_("timings"), default=dict, editable=False)
     created_at = models.DateTimeField(_("asked"), auto_now_add=True)
     answered_at = models.DateTimeField(_("answered"), null=True, editable=False)
 
@@ -114,14 +137,19 @@ class Status(models.TextChoices):
 class Detection(models.Model):
     """One region of the picture. `det_score` is 0 when nothing was detected and it is all of it."""
 
-    query = models.ForeignKey(RecognitionQuery, on_delete=models.CASCADE, related_name="detections")
-    position = models.PositiveSmallIntegerField()
-    x1 = models.FloatField()
-    y1 = models.FloatField()
-    x2 = models.FloatField()
-    y2 = models.FloatField()
-    det_score = models.FloatField()
-    status = models.CharField(max_length=9, choices=Status)
+    query = models.ForeignKey(
+        RecognitionQuery,
+        on_delete=models.CASCADE,
+        related_name="detections",
+        verbose_name=_("recognition"),
+    )
+    position = models.PositiveSmallIntegerField(_("position"))
+    x1 = models.FloatField(_("left"))
+    y1 = models.FloatField(_("top"))
+    x2 = models.FloatField(_("right"))
+    y2 = models.FloatField(_("bottom"))
+    det_score = models.FloatField(_("detection score"))
+    status = models.CharField(_("status"), max_length=9, choices=Status)
 
     class Meta:
         ordering = ["query", "position"]
@@ -143,12 +171,22 @@ class Detection(models.Model):
 class Match(models.Model):
     """A product recognised in a detection. `label` is what it was called at that moment."""
 
-    detection = models.ForeignKey(Detection, on_delete=models.CASCADE, related_name="matches")
-    rank = models.PositiveSmallIntegerField()
-    product = models.ForeignKey(Product, on_delete=models.SET_NULL, null=True, related_name="+")
-    image = models.ForeignKey(GalleryImage, on_delete=models.SET_NULL, null=True, related_name="+")
-    label = models.CharField(max_length=255)
-    score = models.FloatField(help_text=_("in the catalogue's metric"))
+    detection = models.ForeignKey(
+        Detection, on_delete=models.CASCADE, related_name="matches", verbose_name=_("detection")
+    )
+    rank = models.PositiveSmallIntegerField(_("rank"))
+    product = models.ForeignKey(
+        Product, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("product")
+    )
+    image = models.ForeignKey(
+        GalleryImage,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("gallery image"),
+    )
+    label = models.CharField(_("label"), max_length=255)
+    score = models.FloatField(_("score"), help_text=_("in the catalogue's metric"))
 
     class Meta:
         ordering = ["detection", "rank"]

@@ -20,7 +20,12 @@ class Quota(models.Model):
     """
 
     catalogue = models.OneToOneField(
-        Catalogue, on_delete=models.CASCADE, null=True, blank=True, related_name="quota"
+        Catalogue,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="quota",
+        verbose_name=_("catalogue"),
     )
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
@@ -28,9 +33,15 @@ class Quota(models.Model):
         null=True,
         blank=True,
         related_name="quota",
+        verbose_name=_("user"),
     )
     token = models.OneToOneField(
-        ApiToken, on_delete=models.CASCADE, null=True, blank=True, related_name="quota"
+        ApiToken,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="quota",
+        verbose_name=_("API token"),
     )
     images = models.PositiveBigIntegerField(_("images"), null=True, blank=True, help_text=_HELP)
     stored_bytes = models.PositiveBigIntegerField(

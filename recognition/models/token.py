@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 from knox.models import AbstractAuthToken
 
@@ -34,3 +35,19 @@ class ApiToken(AbstractAuthToken):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.token_key}…)"
+
+    @cached_property
+    def is_limited(self) -> bool:
+        """Whether it reaches some catalogues only; signing in asks for it in the same query."""
+        return self.catalogues.exists()
+
+
+# knox's own fields have names in English only.
+for _field, _words in {
+    "digest": _("hash"),
+    "token_key": _("first characters"),
+    "user": _("user"),
+    "created": _("created"),
+    "expiry": _("expires"),
+}.items():
+    ApiToken._meta.get_field(_field).verbose_name = _words

@@ -77,34 +77,46 @@ class IndexState(models.TextChoices):
 class VectorIndex(models.Model):
     """One search space: one catalogue x one feature model. Its id is every vector's `space_id`."""
 
-    catalogue = models.ForeignKey(Catalogue, on_delete=models.CASCADE, related_name="spaces")
-    feature_model = models.ForeignKey(FeatureModel, on_delete=models.PROTECT, related_name="spaces")
+    catalogue = models.ForeignKey(
+        Catalogue, on_delete=models.CASCADE, related_name="spaces", verbose_name=_("catalogue")
+    )
+    feature_model = models.ForeignKey(
+        FeatureModel,
+        on_delete=models.PROTECT,
+        related_name="spaces",
+        verbose_name=_("feature model"),
+    )
     metric = models.CharField(_("metric"), max_length=6, choices=Metric, default=Metric.IP)
     index_type = models.CharField(
         _("index type"), max_length=6, choices=IndexType, default=IndexType.HNSW32
     )
     m = models.PositiveSmallIntegerField(
+        _("links (m)"),
         default=16,
         validators=[MinValueValidator(2), MaxValueValidator(100)],
         help_text=_("HNSW: links per vector and layer"),
     )
     ef_construction = models.PositiveSmallIntegerField(
+        _("build effort (ef_construction)"),
         default=200,
         validators=[MinValueValidator(4), MaxValueValidator(1000)],
         help_text=_("HNSW: candidates looked at while building"),
     )
     lists = models.PositiveIntegerField(
+        _("lists"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(32768)],
         help_text=_("IVF: number of lists; empty: chosen from the number of vectors"),
     )
     ef_search = models.PositiveSmallIntegerField(
+        _("search effort (ef_search)"),
         default=64,
         validators=[MinValueValidator(1), MaxValueValidator(1000)],
         help_text=_("HNSW: candidates looked at while searching; raised when recall falls"),
     )
     probes = models.PositiveIntegerField(
+        _("lists searched (probes)"),
         default=16,
         validators=[MinValueValidator(1), MaxValueValidator(32768)],
         help_text=_("IVF: lists looked at while searching; raised when recall falls"),
@@ -114,28 +126,43 @@ class VectorIndex(models.Model):
     )
 
     state = models.CharField(
-        max_length=8, choices=IndexState, default=IndexState.EXACT, editable=False
+        _("state"), max_length=8, choices=IndexState, default=IndexState.EXACT, editable=False
     )
     index_name = models.CharField(
-        max_length=63, blank=True, default="", editable=False, help_text=_("in PostgreSQL")
+        _("name of the index"),
+        max_length=63,
+        blank=True,
+        default="",
+        editable=False,
+        help_text=_("in PostgreSQL"),
     )
     built_with = models.JSONField(
+        _("built with"),
         default=dict,
         editable=False,
         help_text=_("type, parameters, vectors, bytes and seconds of the index in use"),
     )
     build_error = models.TextField(_("build error"), blank=True, default="", editable=False)
     vectors = models.PositiveIntegerField(
-        default=0, editable=False, help_text=_("counted when the index was last looked after")
+        _("vectors"),
+        default=0,
+        editable=False,
+        help_text=_("counted when the index was last looked after"),
     )
     images = models.PositiveIntegerField(
-        default=0, editable=False, help_text=_("with at least one vector, counted likewise")
+        _("images"),
+        default=0,
+        editable=False,
+        help_text=_("with at least one vector, counted likewise"),
     )
     products = models.PositiveIntegerField(
-        default=0, editable=False, help_text=_("with at least one vector, counted likewise")
+        _("products"),
+        default=0,
+        editable=False,
+        help_text=_("with at least one vector, counted likewise"),
     )
-    tended_at = models.DateTimeField(null=True, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
+    tended_at = models.DateTimeField(_("looked after"), null=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
         verbose_name = _("vector index")
@@ -158,17 +185,22 @@ class RecallSample(models.Model):
     Times are medians in milliseconds.
     """
 
-    space = models.ForeignKey(VectorIndex, on_delete=models.CASCADE, related_name="samples")
+    space = models.ForeignKey(
+        VectorIndex,
+        on_delete=models.CASCADE,
+        related_name="samples",
+        verbose_name=_("search space"),
+    )
     measured_at = models.DateTimeField(_("measured"), auto_now_add=True)
-    k = models.PositiveSmallIntegerField()
-    questions = models.PositiveSmallIntegerField()
+    k = models.PositiveSmallIntegerField(_("results (k)"))
+    questions = models.PositiveSmallIntegerField(_("questions"))
     recall = models.FloatField(_("recall"))
-    indexed_ms = models.FloatField()
-    exact_ms = models.FloatField()
-    vectors = models.PositiveIntegerField()
-    effort = models.PositiveIntegerField()
-    raised_to = models.PositiveIntegerField(null=True)
-    recall_after = models.FloatField(null=True)
+    indexed_ms = models.FloatField(_("ms by index"))
+    exact_ms = models.FloatField(_("ms exactly"))
+    vectors = models.PositiveIntegerField(_("vectors"))
+    effort = models.PositiveIntegerField(_("effort"))
+    raised_to = models.PositiveIntegerField(_("raised to"), null=True)
+    recall_after = models.FloatField(_("recall after"), null=True)
 
     class Meta:
         ordering = ["-measured_at"]
@@ -194,12 +226,20 @@ class Embedding(models.Model):
     """
 
     pk = models.CompositePrimaryKey("space_id", "image_id", "view")
-    space = models.ForeignKey(VectorIndex, on_delete=models.DO_NOTHING, db_constraint=False)
-    image = models.ForeignKey(
-        "recognition.GalleryImage", on_delete=models.CASCADE, related_name="embeddings"
+    space = models.ForeignKey(
+        VectorIndex,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        verbose_name=_("search space"),
     )
-    view = models.SmallIntegerField(choices=View, default=View.WHOLE)
-    emb = HalfVectorField()
+    image = models.ForeignKey(
+        "recognition.GalleryImage",
+        on_delete=models.CASCADE,
+        related_name="embeddings",
+        verbose_name=_("gallery image"),
+    )
+    view = models.SmallIntegerField(_("view"), choices=View, default=View.WHOLE)
+    emb = HalfVectorField(_("vector"))
 
     class Meta:
         db_table = "recognition_embedding"

@@ -68,8 +68,8 @@ class Work(models.Model):
 
     state = models.CharField(_("state"), max_length=8, choices=State, default=State.PENDING)
     error = models.TextField(_("reason"), blank=True, default="")
-    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
-    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    lease_until = models.DateTimeField(_("lease until"), null=True, blank=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
 
     class Meta:
         abstract = True

@@ -27,7 +27,7 @@ class Worker(models.Model):
     batch_size = models.PositiveIntegerField(_("batch size"))
     networks = models.JSONField(_("networks"), default=list)
     pictures = models.PositiveBigIntegerField(_("pictures"), default=0)
-    busy_seconds = models.FloatField(default=0.0)
+    busy_seconds = models.FloatField(_("busy seconds"), default=0.0)
     memory_bytes = models.PositiveBigIntegerField(_("memory"), default=0)
     started_at = models.DateTimeField(_("since"))
     seen_at = models.DateTimeField(_("last seen"))

@@ -6,8 +6,6 @@ job) says so with `acting`, and `record` looks there.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from django.db import connection
 from django.db.models import Model, QuerySet
 
 from recognition.models import Action, ApiToken, AuditEntry, Catalogue, Job, Source, User
+from recognition.services import spreadsheet
 
 MOST_IDS = 100
 """So many ids of an act upon many things are written down; the count is always exact."""
@@ -138,30 +137,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def as_csv(entries: QuerySet[AuditEntry]) -> Iterator[str]:
-    """A table of entries, a line at a time, in bounded memory. Opens in a spreadsheet.
+    """A table of entries as CSV, in bounded memory. Opens in a spreadsheet.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
-    yield "\ufeff" + _line(_COLUMNS)
-    for row in entries.values_list(*_COLUMNS).iterator(chunk_size=1000):
-        yield _line([_cell(value) for value in row])
+    yield "\ufeff"
+    yield from spreadsheet.lines(_COLUMNS, entries.values_list(*_COLUMNS).iterator(chunk_size=1000))
 
 
 def as_json_lines(entries: QuerySet[AuditEntry]) -> Iterator[str]:
     """Entries as one JSON object a line, in bounded memory."""
     for row in entries.values(*_COLUMNS).iterator(chunk_size=1000):
         yield json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False) + "\n"
-
-
-def _line(cells: Sequence[Any]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerow(cells)
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        return json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False) if value else ""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -9,8 +9,9 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
-from django.db.models import Count, Q, Sum
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import Count, Q, QuerySet, Sum
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 
 from recognition import search
 from recognition.errors import BadInput, Conflict, NotFound, RoleTooLow
@@ -23,6 +24,7 @@ from recognition.models import (
     Job,
     Membership,
     Metric,
+    Product,
     RecognitionQuery,
     Role,
     State,
@@ -46,6 +48,8 @@ SETTINGS = frozenset(
     }
 )
 """Fields of Catalogue that its managers may change; `metric` and `index_type` are its index's."""
+
+_REMOVALS = 5
 
 
 def require(user: User | AnonymousUser, key: uuid.UUID, role: Role) -> Catalogue:
@@ -82,7 +86,7 @@ def require_unlimited(user: User) -> None:
     one, making tokens.
     """
     token = user.token
-    if token is not None and (token.role != Role.MANAGER or token.catalogues.exists()):
+    if token is not None and (token.role != Role.MANAGER or token.is_limited):
         raise RoleTooLow(
             "this needs a token with the role manager that is not limited to some catalogues"
         )
@@ -248,20 +252,61 @@ def statistics(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-@transaction.atomic
 def remove(catalogue: Catalogue) -> None:
-    """Remove a catalogue with everything in it; its files follow after the commit."""
-    for rows in (GalleryImage.everything, RecognitionQuery.objects, Job.objects):
-        files.remove_on_commit(rows.filter(catalogue=catalogue).values_list("file", flat=True))
-    together = RecognitionQuery.objects.filter(also=catalogue)  # their answers show its products
-    files.remove_on_commit(together.values_list("file", flat=True))
-    together.delete()
+    """Remove a catalogue with everything in it; its files follow after the commit.
+
+    When somebody adds to it in that moment, it begins again. Raises Conflict when that does not
+    end.
+    """
+    for _ in range(_REMOVALS):
+        try:
+            if _remove(catalogue):
+                return
+        except (IntegrityError, OperationalError) as error:
+            if not isinstance(error.__cause__, (ForeignKeyViolation, DeadlockDetected)):
+                raise
+    raise Conflict("somebody goes on working in this catalogue; stop that, then remove it")
+
+
+@transaction.atomic
+def _remove(catalogue: Catalogue) -> bool:
+    """False when something came meanwhile, and nothing was done.
+
+    What works in a catalogue holds its own row, products and images before it waits for the
+    catalogue. So they are locked in that order, and the catalogue last; and what came between is
+    not waited for with the catalogue in hand.
+    """
+    beside = RecognitionQuery.also.through.objects.filter(catalogue=catalogue)
+    inside: list[QuerySet[Any]] = [
+        # Answers that were searched here too show its products.
+        RecognitionQuery.objects.filter(
+            Q(catalogue=catalogue) | Q(pk__in=beside.values("recognitionquery"))
+        ),
+        Job.objects.filter(catalogue=catalogue),
+        Product.everything.filter(catalogue=catalogue),
+        GalleryImage.everything.filter(catalogue=catalogue),
+    ]
+    locked = [len(_locked(rows, no_key=True)) for rows in inside]
+    if not _locked(Catalogue.objects.filter(pk=catalogue.pk)):  # somebody else was faster
+        return True
+    if locked != [rows.count() for rows in inside]:
+        return False
+    queries, jobs, _, images = inside
+    for rows in (queries, jobs, images):
+        files.remove_on_commit(rows.values_list("file", flat=True))
+    queries.delete()
+    for space in catalogue.spaces.all():
+        search.remove_space(space)
     audit.record(
         Action.CATALOGUE_REMOVE, catalogue, catalogue=catalogue, images=catalogue.stored_images
     )
-    for space in catalogue.spaces.all():
-        search.remove_space(space)
-    catalogue.delete()
+    Catalogue.objects.filter(pk=catalogue.pk).delete()
+    return True
+
+
+def _locked(rows: QuerySet[Any], *, no_key: bool = False) -> list[int]:
+    """Ids of rows that nobody else changes until the commit."""
+    return list(rows.order_by("pk").select_for_update(no_key=no_key).values_list("pk", flat=True))
 
 
 def _check_choice(field: str, value: str, allowed: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from recognition.engine.registry import MODELS
+from recognition.engine.registry import INT8_SUFFIX, MODELS
 from recognition.engine.store import ModelStore
 from recognition.errors import ModelUnavailable
 from recognition.models import FeatureModel
@@ -33,7 +33,8 @@ def sync() -> list[FeatureModel]:
 
 
 def is_starter(name: str) -> bool:
-    """Whether that is one of the small stand-in models made at set-up."""
+    """Whether that is one of the small stand-in models made at set-up, or its int8 twin."""
+    name = name.removesuffix(INT8_SUFFIX)
     return name in MODELS and MODELS[name].source == "starter"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
+from django.db.models import Q
 
 from recognition import tasks
 from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
@@ -159,18 +160,20 @@ class _Shelf:
         if external_ids:
             _lock_ids(catalogue)
         self._products = _products(catalogue, [item.label for item in items])
-        # In the trash too: an id that comes back replaces what has it there.
-        rows = GalleryImage.everything.filter(catalogue=catalogue, external_id__in=external_ids)
-        self._by_id = (
-            {row.external_id: row for row in rows.order_by("pk").select_for_update()}
-            if external_ids
-            else {}
-        )
+        # Locked, so that what is said to be there already is there until the commit. In the trash
+        # too: an id that comes back replaces what has it there.
+        checksums = {item.picture.checksum for item in items}
+        wanted = Q(checksum__in=checksums, removed_at=None)
+        if external_ids:
+            wanted |= Q(external_id__in=external_ids)
+        rows = GalleryImage.everything.filter(wanted, catalogue=catalogue).order_by("pk")
+        self._by_id: dict[str, GalleryImage] = {}
         self._same: dict[str, list[GalleryImage]] = {}
-        for row in GalleryImage.objects.filter(
-            catalogue=catalogue, checksum__in={item.picture.checksum for item in items}
-        ).order_by("pk"):
-            self._same.setdefault(row.checksum, []).append(row)
+        for row in rows.select_for_update(no_key=True):
+            if row.external_id in external_ids:
+                self._by_id[row.external_id] = row
+            if row.checksum in checksums and row.removed_at is None:
+                self._same.setdefault(row.checksum, []).append(row)
         self._new: list[GalleryImage] = []
         self._gone: list[GalleryImage] = []
         self._changed: list[GalleryImage] = []
@@ -262,6 +265,11 @@ def _record_added(
             labels=sorted({item.label for item in items})[:10],
             replaced=replaced,
         )
+
+
+def has_already(image: GalleryImage) -> str:
+    """Why a picture was not stored again, for reports."""
+    return f"the product has this picture already (id {image.number})"
 
 
 def add_each(
@@ -372,27 +380,6 @@ def remove_numbers(catalogue: Catalogue, numbers: Iterable[int]) -> tuple[int, l
     return remove_images(catalogue, images), [n for n in wanted if n not in known]
 
 
-def change_product(product: Product, **changes: Any) -> Product:
-    """`products.change`."""
-    from recognition.services import products
-
-    return products.change(product, **changes)
-
-
-def create_product(catalogue: Catalogue, label: str, **fields: Any) -> Product:
-    """`products.create`."""
-    from recognition.services import products
-
-    return products.create(catalogue, label, **fields)
-
-
-def remove_product(product: Product) -> None:
-    """`trash.put` of one product."""
-    from recognition.services import trash
-
-    trash.put(product.catalogue, [product])
-
-
 @transaction.atomic
 def move_images(images: Iterable[GalleryImage], to: Product) -> int:
     """Relabel: give images to another product of the same catalogue. No vector moves.
@@ -402,19 +389,24 @@ def move_images(images: Iterable[GalleryImage], to: Product) -> int:
     """
     ids = [image.pk for image in images]
     lock_products(to.catalogue, [to])
-    rows = list(GalleryImage.objects.filter(pk__in=ids).order_by("pk").select_for_update())
+    named = GalleryImage.objects.filter(pk__in=ids).select_related("product")
+    rows = list(named.order_by("pk").select_for_update(of=("self",)))
     if any(row.catalogue_id != to.catalogue_id for row in rows):
         raise NotFound("an image is not in this product's catalogue", field="images")
-    moved = give(rows, to)
-    if rows:
+    coming = [row for row in rows if row.product_id != to.pk]
+    moved = give(coming, to)
+    if coming:
         to.catalogue.touch()
+        before = sorted({row.product.label for row in coming})
         audit.record(
             Action.IMAGE_MOVE,
             to,
             catalogue=to.catalogue,
             count=moved,
-            ids=audit.ids(rows),
-            doubles_removed=sum(row.product_id != to.pk for row in rows) - moved,
+            changes={"label": [before[0] if len(before) == 1 else before[:10], to.label]},
+            ids=audit.ids(coming),
+            came_from={row.number: row.product_id for row in coming[: audit.MOST_IDS]},
+            doubles_removed=len(coming) - moved,
         )
     return moved
 
@@ -569,3 +561,24 @@ def reembed(catalogue: Catalogue) -> int:
             tasks.wake(tasks.embed_images, catalogue.pk)
             audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
     return count
+
+
+@transaction.atomic
+def reembed_images(images: Iterable[GalleryImage]) -> int:
+    """`reembed` of some images, of any catalogues; until it is done their old vectors answer.
+
+    Returns how many wait now: what came as a vector without a picture keeps its vector, and what
+    was removed meanwhile is gone.
+    """
+    rows = GalleryImage.objects.filter(pk__in=[image.pk for image in images]).exclude(file="")
+    locked = list(rows.order_by("pk").select_for_update(no_key=True))
+    GalleryImage.objects.filter(pk__in=[row.pk for row in locked]).update(
+        state=State.PENDING, error="", attempts=0, lease_until=None
+    )
+    for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in locked}):
+        mine = [row for row in locked if row.catalogue_id == catalogue.pk]
+        tasks.wake(tasks.embed_images, catalogue.pk)
+        audit.record(
+            Action.IMAGE_REEMBED, catalogue=catalogue, count=len(mine), ids=audit.ids(mine)
+        )
+    return len(locked)

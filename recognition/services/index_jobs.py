@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -19,7 +20,7 @@ from recognition.models import (
     User,
     VectorIndex,
 )
-from recognition.search import Question
+from recognition.search import Question, physical
 from recognition.services import audit, filtering, indexes, quotas
 from recognition.services.jobs import Lease, Progress
 
@@ -77,10 +78,14 @@ def start_rebuild(catalogue: Catalogue, *, by: User | None) -> Job:
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
-    """Build. Killed half-way it begins again, and what was left half-built is removed first."""
+    """Build. Killed half-way it begins again, and what was left half-built is removed first;
+    cancelled, PostgreSQL stops within seconds, and the old index is the one that answers."""
     space_id = job.options[_SPACE]
-    with lease.kept():
+    with lease.kept(partial(physical.stop_build, space_id)):
         done = indexes.tend(space_id, rebuild=True)
+    if done is indexes.Tended.STOPPED:
+        lease.renew()  # unless it was cancelled, which says why already
+        raise Conflict("the build was stopped in PostgreSQL; the index that was there answers")
     if done is indexes.Tended.BUSY:
         raise TryAgain("another index is being built; try again when that one is done")
     if done is indexes.Tended.GONE:

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
-from recognition.errors import ModelUnavailable, RecognitionError
+from recognition.errors import ModelUnavailable, RecognitionError, TryAgain
 from recognition.models import (
     BoxSource,
     Catalogue,
@@ -22,7 +22,7 @@ from recognition.models import (
     VectorIndex,
     View,
 )
-from recognition.services import bell, files, workers
+from recognition.services import bell, embed_jobs, files, workers
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -108,15 +108,21 @@ def embed_waiting(catalogue_id: int) -> bool:
                 _fail([picture[0]], reason.message)
     finally:
         bell.embedded(catalogue.pk)
+        embed_jobs.look(catalogue.pk)
     return len(claimed) == settings.SHITU_BATCH_SIZE
 
 
 def _decode(image: GalleryImage) -> Pixels | str:
-    """Pixels of the image's file, or the reason why there are none. Touches no database."""
+    """Pixels of the image's file, or the reason why there are none. Touches no database.
+
+    Raises TryAgain when the storage does not answer.
+    """
     if not image.file:
         return "it came as a vector without a picture, so it cannot be embedded; add its picture"
     try:
         return images.decode(files.read(image.file.name))
+    except TryAgain:  # the storage is away: the lease brings the image back
+        raise
     except RecognitionError as error:
         return error.message
     except OSError:

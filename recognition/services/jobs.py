@@ -6,8 +6,6 @@ of `Lease.transaction` commits only while the job was neither cancelled nor take
 
 from __future__ import annotations
 
-import csv
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +17,12 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
+from psycopg.errors import DeadlockDetected
 
 from recognition import tasks
 from recognition.errors import Conflict, RecognitionError
 from recognition.models import Action, Job, LineResult, State, User
-from recognition.services import audit, files, quotas
+from recognition.services import audit, files, quotas, spreadsheet
 
 log = structlog.get_logger(__name__)
 
@@ -69,19 +68,21 @@ class Lease:
             raise
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self, lost: Callable[[], object]) -> Iterator[None]:
         """Renewed from a thread, for a block that is one long statement of the database.
 
-        Taken from us meanwhile, the block still runs to its end; `renew` behind it tells.
+        When the right is gone, `lost` is called to end the block early, every second until it has
+        ended: the statement may not have begun yet. `renew` behind the block tells.
         """
         stop = threading.Event()
 
         def keep() -> None:
             try:
-                while not stop.wait(settings.SHITU_LEASE_SECONDS / 3):
-                    self.renew()
-            except Superseded:
-                return
+                while not stop.wait(min(1.0, settings.SHITU_LEASE_SECONDS / 3)):
+                    try:
+                        self.prove()
+                    except Superseded:
+                        lost()
             finally:
                 connection.close()
 
@@ -93,11 +94,17 @@ class Lease:
             stop.set()
             thread.join()
 
-    def renew_if_old(self) -> None:
-        """`renew` once half of the time is over."""
-        half = timedelta(seconds=settings.SHITU_LEASE_SECONDS / 2)
-        if self.job.lease_until is None or self.job.lease_until - timezone.now() < half:
+    def renew_if_old(self, share: float = 0.5) -> None:
+        """`renew` once less than this share of the time is left."""
+        left = timedelta(seconds=settings.SHITU_LEASE_SECONDS * share)
+        if self.job.lease_until is None or self.job.lease_until - timezone.now() < left:
             self.renew()
+
+    def prove(self) -> None:
+        """Raises Superseded when the right is gone, and prolongs it in good time."""
+        if not self._held().exists():
+            raise Superseded
+        self.renew_if_old(2 / 3)
 
     def end(self, state: State, *, error: str = "") -> None:
         """Write how it ended; nothing happens when the job is no longer ours."""
@@ -106,15 +113,19 @@ class Lease:
             mine = self._update(state=state, error=error, lease_until=None, finished_at=finished)
             if mine and finished:
                 self.job.refresh_from_db()
-                _record_end(self.job)
+                record_end(self.job)
 
     def _update(self, **changes: Any) -> int:
+        return self._held().update(**changes)
+
+    def _held(self) -> Any:
         return Job.objects.filter(
             pk=self.job.pk, state=State.RUNNING, lease_until=self.job.lease_until
-        ).update(**changes)
+        )
 
 
-def _record_end(job: Job) -> None:
+def record_end(job: Job) -> None:
+    """Write into the audit log how a job ended, in the transaction that ends it."""
     audit.record(
         Action.JOB_END,
         job,
@@ -191,18 +202,29 @@ def wake_waiting() -> int:
 def cancel(job: Job, *, by: User | None) -> None:
     """Stop a job; what it did stays, and its `error` says how far it came.
 
-    Raises Conflict when it has ended already.
+    Pictures that a job of the kind `embed` has not come to are removed. Raises Conflict when it has
+    ended already.
     """
+    from recognition.services import embed_jobs
+
     with transaction.atomic():
         locked = Job.objects.select_for_update().get(pk=job.pk)
         if locked.is_finished:
             raise Conflict("the job has ended already")
+        rest = ""
+        if locked.kind == Job.Kind.EMBED:
+            embed_jobs.abandon(locked)
+            rest = ", the other pictures were removed"
         behind = locked.done + locked.failed
         of = f" of {locked.total}" if locked.total else ""
         who = f" by {by}" if by else ""
-        locked.error = f"cancelled{who} after {behind}{of} lines; what was done stays"
+        locked.error = f"cancelled{who} after {behind}{of} lines; what was done stays{rest}"
+        if locked.kind == Job.Kind.REBUILD:
+            locked.error = f"cancelled{who}; the index that was there goes on answering"
         locked.state, locked.lease_until, locked.finished_at = State.FAILED, None, timezone.now()
-        locked.save(update_fields=["state", "error", "lease_until", "finished_at"])
+        locked.save(
+            update_fields=["state", "error", "lease_until", "finished_at", "done", "failed"]
+        )
         audit.record(Action.JOB_CANCEL, locked, catalogue=locked.catalogue, by=by, count=behind)
     job.refresh_from_db()
 
@@ -213,6 +235,8 @@ def retry(job: Job, *, by: User | None) -> int:
     Raises Conflict while it runs, and when there is nothing to do again; LimitReached when too many
     jobs run.
     """
+    from recognition.services import embed_jobs
+
     with transaction.atomic():
         locked = Job.objects.select_for_update().get(pk=job.pk)
         if not locked.is_finished:
@@ -220,9 +244,12 @@ def retry(job: Job, *, by: User | None) -> int:
         if locked.state == State.DONE and not locked.failed:
             raise Conflict("no line of the job failed")
         quotas.check_job(locked.catalogue, by=by)
-        count = forget_errors(locked)
+        if locked.kind == Job.Kind.EMBED:
+            count = embed_jobs.again(locked)
+        else:
+            count = forget_errors(locked)
+            tasks.wake(tasks.run_job, locked.pk)
         audit.record(Action.JOB_START, locked, catalogue=locked.catalogue, by=by, again=count)
-        tasks.wake(tasks.run_job, locked.pk)
     job.refresh_from_db()
     return count
 
@@ -251,20 +278,16 @@ def forget_files() -> int:
 
 
 def report(job: Job) -> Iterator[str]:
-    """The lines of the job as CSV, in input order: number, result, reason, image, text."""
-    row = io.StringIO()
-    writer = csv.writer(row)
-    writer.writerow(["line", "result", "reason", "image", "text"])
-    lines = job.lines.order_by("number").values_list(
+    """The lines of the job as CSV, in input order: number, result, reason, image, text.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    rows = job.lines.order_by("number").values_list(
         "number", "result", "reason", "image__number", "text"
     )
-    for line in lines.iterator(chunk_size=1000):
-        writer.writerow(["" if value is None else value for value in line])
-        if row.tell() > 32_768:
-            yield row.getvalue()
-            row.seek(0)
-            row.truncate()
-    yield row.getvalue()
+    return spreadsheet.lines(
+        ("line", "result", "reason", "image", "text"), rows.iterator(chunk_size=1000)
+    )
 
 
 def _waiting() -> Any:
@@ -272,7 +295,7 @@ def _waiting() -> Any:
 
 
 def _runs() -> dict[str, Run]:
-    """What runs a job of each kind."""
+    """What runs a job of each kind; those of the kind `embed` only follow others' work."""
     from recognition.services import exports, index_jobs, model_switch
     from recognition.services.imports import runner
 
@@ -305,7 +328,8 @@ def _ending(lease: Lease) -> Iterator[None]:
     """Done at the end of the block; failed with the reason when it raises one.
 
     As `Work.finishing`, but never writes over somebody else's state, and an interruption leaves
-    the job waiting instead of failed.
+    the job waiting instead of failed. So does PostgreSQL when it ends one of two transactions that
+    wait for each other.
     """
     try:
         yield
@@ -314,7 +338,10 @@ def _ending(lease: Lease) -> Iterator[None]:
     except Superseded:
         raise
     except Exception as error:
-        lease.end(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
+        if isinstance(error.__cause__, DeadlockDetected):
+            lease.end(State.PENDING)
+        else:
+            lease.end(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
         raise
     except BaseException:  # Ctrl-C
         lease.end(State.PENDING)

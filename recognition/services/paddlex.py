@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -27,6 +29,7 @@ from recognition.images import Picture
 from recognition.models import (
     Catalogue,
     GalleryImage,
+    Job,
     Metric,
     RecognitionQuery,
     Role,
@@ -38,6 +41,7 @@ from recognition.services import (
     backpressure,
     bell,
     catalogues,
+    embed_jobs,
     gallery,
     pipeline_config,
     queries,
@@ -69,11 +73,12 @@ class Contents:
 
 
 class Unfinished(AnswerTimeout):
-    """The caller's time is over and the work goes on; `catalogue` and `ids` say where and what."""
+    """The caller's time is over and the work goes on: `job` follows it. `ids` are the vector ids of
+    the pairs, in order."""
 
-    def __init__(self, message: str, catalogue: Catalogue, ids: list[int]) -> None:
+    def __init__(self, message: str, job: Job, ids: list[int]) -> None:
         super().__init__(message)
-        self.catalogue, self.ids = catalogue, ids
+        self.job, self.ids = job, ids
 
 
 def load(image: str) -> Picture:
@@ -159,7 +164,8 @@ def build(
         )
         added = gallery.add_images(catalogue, new, by=user)
     if wait:
-        _wait(catalogue, added, undo=lambda: catalogues.remove(catalogue))
+        labels = [one.label for one in new]
+        _wait(catalogue, added, labels, by=user, undo=lambda: catalogues.remove(catalogue))
     return catalogue, [one.image.number for one in added]
 
 
@@ -170,10 +176,14 @@ def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = T
     id comes back. Raises BadInput, LimitReached, Unfinished, EngineFailed.
     """
     backpressure.check_images(catalogue)
-    added = gallery.add_images(catalogue, _loaded(pairs), by=by)
-    new = [one.image for one in added if one.created]
+    new = _loaded(pairs)
+    added = gallery.add_images(catalogue, new, by=by)
     if wait:
-        _wait(catalogue, added, undo=lambda: gallery.remove_images(catalogue, new))
+        created = [one.image for one in added if one.created]
+        labels = [one.label for one in new]
+        _wait(
+            catalogue, added, labels, by=by, undo=lambda: gallery.remove_images(catalogue, created)
+        )
     return [one.image.number for one in added]
 
 
@@ -258,8 +268,18 @@ def _loaded(pairs: Sequence[Pair]) -> list[NewImage]:
                 future.cancel()
 
 
-def _wait(catalogue: Catalogue, added: Sequence[Added], *, undo: Callable[[], object]) -> None:
-    """Wait until all are embedded. When the workers could not embed one, `undo` and raise."""
+def _wait(
+    catalogue: Catalogue,
+    added: Sequence[Added],
+    labels: Sequence[str],
+    *,
+    by: User,
+    undo: Callable[[], object],
+) -> None:
+    """Wait until all are embedded. When the workers could not embed one, `undo` and raise.
+
+    Over the time a job is made that follows the rest, and Unfinished raised.
+    """
     ids = [one.image.pk for one in added]
     waiting, deadline = ids, time.monotonic() + settings.SHITU_PADDLEX_TIMEOUT
     rows = GalleryImage.objects.filter(catalogue=catalogue)
@@ -270,7 +290,7 @@ def _wait(catalogue: Catalogue, added: Sequence[Added], *, undo: Callable[[], ob
             if not waiting:
                 break
             if time.monotonic() >= deadline:
-                raise _unfinished(catalogue, added, len(set(ids)), len(waiting))
+                raise _unfinished(embed_jobs.start(catalogue, added, labels, by=by), added)
             sleep(deadline)
     failed = rows.filter(pk__in=ids, state=State.FAILED).order_by("pk").first()
     if failed is not None:
@@ -282,15 +302,14 @@ def _wait(catalogue: Catalogue, added: Sequence[Added], *, undo: Callable[[], ob
         )
 
 
-def _unfinished(
-    catalogue: Catalogue, added: Sequence[Added], total: int, waiting: int
-) -> Unfinished:
+def _unfinished(job: Job, added: Sequence[Added]) -> Unfinished:
+    job.refresh_from_db(fields=["done", "failed"])
     idle = "" if Worker.objects.alive().exists() else "; no worker is running"
     return Unfinished(
-        f"not finished within {settings.SHITU_PADDLEX_TIMEOUT:g} s: {total - waiting:,} of "
-        f"{total:,} pictures are in index {catalogue.key}, the others follow without being sent "
-        f"again{idle}",
-        catalogue,
+        f"not finished within {settings.SHITU_PADDLEX_TIMEOUT:g} s: {job.done:,} of {job.total:,} "
+        f"pictures are in index {job.catalogue.key}, the others follow without being sent "
+        f"again{idle}; job {job.key} says how far it is",
+        job,
         [one.image.number for one in added],
     )
 
@@ -351,8 +370,12 @@ def _manage(*arguments: str) -> None:
 
 def answer_of(
     query: RecognitionQuery,
-) -> Iterator[tuple[list[float], float, list[tuple[str, float]]]]:
+) -> list[tuple[list[float], float, list[tuple[str, float]]]]:
     """Each detection of an answered question: corners, detection score, `(label, score)` list."""
-    for detection in query.detections.prefetch_related("matches"):
-        matches = [(match.label, match.score) for match in detection.matches.all()]
-        yield detection.coordinate, detection.det_score, matches
+    rows = query.detections.order_by("position", "matches__rank").values_list(
+        "position", "x1", "y1", "x2", "y2", "det_score", "matches__label", "matches__score"
+    )
+    return [
+        (corners, det_score, [(row[6], row[7]) for row in found if row[6] is not None])
+        for (_, *corners, det_score), found in groupby(rows, key=itemgetter(*range(6)))
+    ]

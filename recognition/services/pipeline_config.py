@@ -182,7 +182,7 @@ def effective(catalogue: Catalogue | None = None) -> PipelineConfig:
         device=settings.SHITU_DEVICE,
         engine=None if settings.SHITU_ENGINE == "auto" else settings.SHITU_ENGINE,
         threads=settings.SHITU_THREADS or None,
-        use_hpip=False,
+        engine_options=settings.SHITU_ENGINE_OPTIONS,
         visualize=base.visualize if base else True,
     )
 

@@ -4,7 +4,7 @@ unless another catalogue sees with other eyes."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -20,6 +20,7 @@ from recognition.models import (
     Catalogue,
     CropPolicy,
     Embedding,
+    Feedback,
     GalleryImage,
     JobLine,
     Match,
@@ -45,19 +46,25 @@ FIELDS = (
 
 _COLUMNS = {field.name: field for field in Product._meta.fields}
 _UPSERT_LOCK = 0x5EEE  # class of our advisory locks
+_MOST_SHOWN = 200  # characters of a value in an entry about many products
 
 
 @dataclass(frozen=True, slots=True)
 class Upserted:
     """What became of one item of `bulk_upsert`: its product, or the reason why there is none.
 
-    `changed` is False for a product that was as the item says already.
+    `written` is `{field: [before, after]}` of one that was there; empty, and `changed` False, when
+    it was as the item says already.
     """
 
     product: Product | None
     created: bool = False
-    changed: bool = False
+    written: Mapping[str, list[Any]] = field(default_factory=dict)
     error: RecognitionError | None = None
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.written)
 
 
 def clean(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +188,8 @@ def change_many(catalogue: Catalogue, products: Iterable[Product], **changes: An
         if name in values:
             raise BadInput(f"many products cannot have one {name}", field=name)
     rows = gallery.lock_products(catalogue, products)
-    changed = [row for row in rows if _change(row, values)]
+    written = {row.pk: changes for row in rows if (changes := _change(row, values))}
+    changed = [row for row in rows if row.pk in written]
     if changed:
         catalogue.touch()
         audit.record(
@@ -190,8 +198,23 @@ def change_many(catalogue: Catalogue, products: Iterable[Product], **changes: An
             count=len(changed),
             changes={name: [None, value] for name, value in values.items()},
             ids=audit.ids(changed),
+            each=_each(written),
         )
     return len(changed)
+
+
+def _each(written: Mapping[int, Mapping[str, list[Any]]]) -> dict[int, dict[str, list[Any]]]:
+    """What was before and after in the first of many products, long values cut short."""
+    first = list(written.items())[: audit.MOST_IDS]
+    return {
+        pk: {name: [_short(value) for value in both] for name, both in changes.items()}
+        for pk, changes in first
+    }
+
+
+def _short(value: Any) -> Any:
+    text = str(value)
+    return value if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _read_locked(product: Product) -> None:
@@ -295,6 +318,9 @@ def _upsert(
             changed=len(changed),
             refused=sum(one.error is not None for one in became.values()),
             ids=audit.ids([*created, *changed]),
+            each=_each(
+                {one.product.pk: one.written for one in done if one.product and one.written}
+            ),
         )
 
 
@@ -324,7 +350,7 @@ def _changed(product: Product | None, values: Mapping[str, Any]) -> Upserted:
     if product is None:
         return Upserted(None, error=NotFound("the product was removed a moment ago"))
     try:
-        return Upserted(product, changed=bool(_change(product, values)))
+        return Upserted(product, written=_change(product, values))
     except RecognitionError as error:
         return Upserted(None, error=error)
 
@@ -502,6 +528,7 @@ def _refuse_taken(rows: Sequence[Product], images: Sequence[GalleryImage], to: C
 def _let_go(product_ids: Sequence[int]) -> None:
     """Nothing of the catalogue they leave may show what becomes of them elsewhere."""
     Match.objects.filter(product__in=product_ids).update(product=None)
+    Feedback.objects.filter(product__in=product_ids).update(product=None)
     images = GalleryImage.objects.filter(product__in=product_ids)
     Match.objects.filter(image__in=images).update(image=None)
     JobLine.objects.filter(image__in=images).update(image=None)

@@ -14,11 +14,12 @@ from django.db import transaction
 from recognition import tasks
 from recognition.errors import AnswerTimeout, BadInput, Conflict, RecognitionError
 from recognition.images import Picture, check_box
-from recognition.models import Catalogue, Match, RecognitionQuery, State, User
+from recognition.models import Action, Catalogue, Match, RecognitionQuery, State, User
 from recognition.models.query import query_path
-from recognition.services import backpressure, bell, files, filtering, quotas
+from recognition.services import audit, backpressure, bell, files, filtering, quotas
 
 MOST_TOP_K = 100
+ENDED = (State.DONE, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def submit(
         query.save(force_insert=True)
         if also:
             query.also.set(also)
-        tasks.wake(tasks.answer_queries)
+        tasks.wake_to_answer()
     return query
 
 
@@ -123,19 +124,23 @@ def remove(query: RecognitionQuery) -> None:
     if row.state == State.RUNNING:
         raise Conflict("it is being answered right now; remove it in a moment")
     files.remove_on_commit([row.file.name or ""])
+    audit.record(Action.RECOGNITION_REMOVE, row, catalogue=row.catalogue)
     row.delete()
 
 
 def wait(query: RecognitionQuery, seconds: float) -> bool:
-    """Wait until the query is answered or failed, at most `seconds`; True when it is."""
+    """Wait until the query is answered or failed, at most `seconds`; True when it is.
+
+    Only `state` and `error` of the query are up to date afterwards.
+    """
     deadline = time.monotonic() + seconds
-    while True:
-        query.refresh_from_db()
-        if query.state in (State.DONE, State.FAILED):
-            return True
+    row = RecognitionQuery.objects.filter(pk=query.pk).values_list("state", "error")
+    while query.state not in ENDED:
+        bell.listen(query.key, deadline)  # first: it can hardly be answered already
+        query.state, query.error = row.get()
         if time.monotonic() >= deadline:
-            return False
-        bell.listen(query.key, deadline)
+            break
+    return query.state in ENDED
 
 
 def require_answer(query: RecognitionQuery, seconds: float | None = None) -> None:

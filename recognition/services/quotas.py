@@ -6,6 +6,7 @@ asked only about what has a limit.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,12 @@ _DEFAULTS = {
 }
 """What no setting names is unlimited until a row says otherwise."""
 
-_MINUTE = 60.0
+MOST_RESETS_TO_ADDRESS = 5
+MOST_RESETS_FROM_ADDRESS = 30
+"""E-mails an hour with which a password can be chosen anew."""
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
 _LOOK_AGAIN = 30.0  # seconds until a job may have ended
 
 Limited = Catalogue | User | ApiToken
@@ -226,6 +232,30 @@ def check_request(user: User) -> None:
         )
 
 
+def check_password_reset(email: str, address: str) -> None:
+    """Count one e-mail with which a password can be chosen anew, asked for from network `address`.
+
+    Raises LimitReached when too many were asked for, to that e-mail address or from there, within
+    the hour. Whether the e-mail address has an account makes no difference.
+    """
+    to = hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
+    windows = [
+        (f"shitu:resets:to:{to}", MOST_RESETS_TO_ADDRESS),
+        (f"shitu:resets:from:{address}", MOST_RESETS_FROM_ADDRESS),
+    ]
+    try:
+        taken = _take(windows, seconds=_HOUR)
+    except redis.RedisError as error:
+        log.warning("rate_limit_unreachable", reason=str(error))
+        return
+    for full in taken:
+        if full is not None:
+            raise LimitReached(
+                f"too many such e-mails were asked for; ask again in {full.seconds / 60:.0f} min",
+                retry_after=full.seconds,
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Full:
     used: int
@@ -241,38 +271,39 @@ def _window(of: Limited) -> str:
     return f"shitu:queries:{_kind(of)}:{of.pk}"
 
 
-# The time of each query of the last minute, in a sorted set: exact at every moment, with no edge
-# of a minute at which twice as many pass. All sets are read before any is written.
+# The time of each query of the last minute, or longer, in a sorted set: exact at every moment, with
+# no edge of a minute at which twice as many pass. All sets are read before any is written.
 _TAKE = """
+local length = tonumber(ARGV[#ARGV - 1]) * 1000000
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
 local answer, free = {}, true
 for i, key in ipairs(KEYS) do
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - 60000000)
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - length)
     local used = redis.call('ZCARD', key)
     local wait = 0
     if used >= tonumber(ARGV[i]) then
         free = false
         local first = redis.call('ZRANGE', key, used - tonumber(ARGV[i]), used - tonumber(ARGV[i]),
             'WITHSCORES')
-        wait = first[2] + 60000000 - now
+        wait = first[2] + length - now
     end
     answer[i] = {used, wait}
 end
 if free then
     for i, key in ipairs(KEYS) do
         redis.call('ZADD', key, now, ARGV[#ARGV])
-        redis.call('EXPIRE', key, 61)
+        redis.call('EXPIRE', key, ARGV[#ARGV - 1] + 1)
     end
 end
 return answer
 """
 
 
-def _take(windows: Sequence[tuple[str, int]]) -> list[_Full | None]:
+def _take(windows: Sequence[tuple[str, int]], *, seconds: int = _MINUTE) -> list[_Full | None]:
     """Take one from every window if all have one left; for each, None or how full it is."""
     keys, most = zip(*windows, strict=True)
-    answer = _redis().eval(_TAKE, len(keys), *keys, *most, uuid4().hex)
+    answer = _redis().eval(_TAKE, len(keys), *keys, *most, seconds, uuid4().hex)
     return [
         _Full(int(used), max(wait / 1e6, 0.001)) if used >= most else None
         for (used, wait), (_, most) in zip(answer, windows, strict=True)

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from recognition import tasks
 from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import files, jobs
+from recognition.services import embed_jobs, files, jobs
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,9 @@ def purge_queries() -> int:
             old = list(
                 RecognitionQuery.objects.filter(
                     created_at__lt=limit, state__in=[State.DONE, State.FAILED]
-                ).order_by("pk")[:_PURGE_CHUNK]
+                )
+                .order_by("pk")
+                .select_for_update(skip_locked=True)[:_PURGE_CHUNK]  # one being given feedback
             )
             files.remove_on_commit([query.file.name for query in old])
             RecognitionQuery.objects.filter(pk__in=[query.pk for query in old]).delete()
@@ -40,8 +42,10 @@ def purge_queries() -> int:
 def resume() -> int:
     """Send wake-ups for every waiting row; returns how many were sent.
 
-    One message per catalogue with waiting images, one for all waiting queries, one per job.
+    One message per catalogue with waiting images, one for all waiting queries, one per job. Jobs
+    whose images the workers have ended meanwhile are ended too.
     """
+    embed_jobs.look()
     catalogues = list(
         GalleryImage.objects.waiting().order_by().values_list("catalogue_id", flat=True).distinct()
     )

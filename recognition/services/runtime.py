@@ -26,6 +26,7 @@ def get_runtime() -> Runtime:
         settings.SHITU_DEVICE,
         threads=settings.SHITU_THREADS or tuned.threads,
         engine=settings.SHITU_ENGINE,
+        options=settings.SHITU_ENGINE_OPTIONS,
         load_detector=tuned.loader(ppshitu.load_detector),
         load_embedder=tuned.loader(ppshitu.load_embedder),
     )

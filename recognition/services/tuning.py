@@ -81,17 +81,24 @@ def measure(
     """Pictures a second of a network on each engine that suits it.
 
     `seconds` is spent on each combination; reading and resizing of the pictures counts. An engine
-    that does not run, or is far behind, is left out and `say` tells.
+    that does not run, is far behind, or does not answer as the first one does is left out and
+    `say` tells.
     """
-    best = 0.0
+    best, first = 0.0, None
     for engine in ppshitu.ENGINES:
         if not engine.suits(installed, device):
+            continue
+        if engine.paddlex == ppshitu.HPI and not ppshitu.has_plugin():
             continue
         for count in threads:
             try:
                 network = _load(installed, device, threads=count, engine=engine.name)
             except EngineFailed as error:
                 say(f"{installed.name}: {engine.name} is left out: {error.message}")
+                break
+            first = first or network
+            if reason := ppshitu.disagreement(first, network):
+                say(f"{installed.name}: {engine.name} is left out: {reason}")
                 break
             slow = False
             for batch in BATCHES if installed.role == "embedder" else BATCHES[:1]:
@@ -182,17 +189,17 @@ class Choice:
     def loader(self, load: Callable[..., Any]) -> Callable[..., Any]:
         """`load` (as `ppshitu.load_embedder`) with the measured engine in place of `auto`."""
 
-        def tuned(installed: InstalledModel, device: Device, *, threads: int, engine: str) -> Any:
+        def tuned(installed: InstalledModel, device: Device, *, engine: str, **settled: Any) -> Any:
             wanted = self.engines.get(installed.digest)
             if engine != ppshitu.AUTO or wanted is None:
                 if self.engines and wanted is None:
                     log.info("not_tuned", model=installed.name, digest=installed.digest[:12])
-                return load(installed, device, threads=threads, engine=engine)
+                return load(installed, device, engine=engine, **settled)
             try:
-                return load(installed, device, threads=threads, engine=wanted)
+                return load(installed, device, engine=wanted, **settled)
             except (EngineFailed, BadInput) as error:
                 log.warning("tuned_engine_failed", model=installed.name, reason=error.message)
-                return load(installed, device, threads=threads, engine=engine)
+                return load(installed, device, engine=engine, **settled)
 
         return tuned
 

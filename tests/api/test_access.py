@@ -17,7 +17,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from recognition.api import urls
-from recognition.models import ApiToken, Job, Role, State
+from recognition.models import ApiToken, Job, Membership, Role, State
 from recognition.services import files, members, products, queries, tokens, trash
 from tests import factories
 
@@ -81,6 +81,8 @@ ROUTES = {
     ("recognition", "delete"): Access(Role.MANAGER, 204),
     ("recognition-picture", "get"): Access(Role.VIEWER),
     ("recognition-annotated", "get"): Access(Role.VIEWER),
+    ("recognition-feedback", "put"): Access(Role.OPERATOR, 200, {"verdict": "confirmed"}),
+    ("recognition-feedback", "delete"): Access(Role.OPERATOR, 204),
     ("members", "get"): Access(Role.VIEWER),
     ("members", "post"): Access(Role.MANAGER, 201, {"user": "newcomer", "role": "viewer"}),
     ("member", "patch"): Access(Role.MANAGER, 200, {"role": "editor"}),
@@ -224,7 +226,10 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
     )
     removed = products.create(catalogue, "removed")
     trash.put(catalogue, [removed])
-    factories.user("newcomer")
+    managers = catalogue.memberships.filter(role=Role.MANAGER)
+    shared = factories.catalogue(factories.user("newcomer"))
+    for one in managers:
+        Membership.objects.create(catalogue=shared, user=one.user, role=Role.VIEWER)
     invitation, invited = members.invite(
         catalogue, "b@example.com", Role.VIEWER, by=catalogue.owner, link=str
     )
@@ -235,6 +240,7 @@ def address(catalogue, stub_engine, run_tasks) -> Callable[[str], str]:
         "member": factories.member(catalogue, Role.VIEWER).memberships.get().pk,
         "invitation": invitation.pk,
         "text": invited,
+        "position": 0,
         "token": "of-nobody",
     }
     special = {

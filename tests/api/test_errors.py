@@ -6,12 +6,15 @@ import json
 
 import pytest
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404
 from django.test import Client
+from psycopg.errors import DeadlockDetected, ForeignKeyViolation, UniqueViolation
 from rest_framework import exceptions
 
 from recognition import errors
 from recognition.api.errors import STATUS, status_of, to_response
+from recognition.models import Catalogue
 
 
 def _tree(kind: type[Exception]):
@@ -99,6 +102,11 @@ def test_an_unforeseen_error_is_left_for_the_log():
     assert to_response(ZeroDivisionError(), {}) is None
 
 
+def test_no_such_address_without_the_slash_either(client: Client):
+    answer = client.get("/api", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 def test_no_such_address(client: Client):
     response = client.get("/api/v1/nothing")
     assert response.status_code == 404
@@ -165,3 +173,38 @@ def test_a_body_too_large_is_refused_unread(manager, settings, url):
     response = manager.post(url("images"), {"images": [{"label": "x" * 200}]}, format="json")
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "code"),
+    [
+        (ForeignKeyViolation(), 409, "conflict"),
+        (DeadlockDetected(), 503, "try_again"),
+        (UniqueViolation(), None, None),
+    ],
+)
+def test_what_the_database_says_of_two_at_once(cause, status, code):
+    error = OperationalError("no")
+    error.__cause__ = cause
+    response = to_response(error, {})
+    if status is None:
+        assert response is None  # nobody foresaw it: a 500 in the log
+    else:
+        assert (response.status_code, response.data["error"]["code"]) == (status, code)
+
+
+def test_a_row_that_goes_while_the_request_is_at_work_was_never_there():
+    assert to_response(Catalogue.DoesNotExist("no"), {}).status_code == 404
+
+
+def test_paddlex_says_the_same(client, monkeypatch, settings, user):
+    from recognition.services import paddlex
+
+    def gone(*args, **options):
+        raise Catalogue.DoesNotExist("no")
+
+    settings.SHITU_PADDLEX_ANONYMOUS_USER = user.username
+    monkeypatch.setattr(paddlex, "find", gone)
+    body = {"ids": [0], "indexKey": "x"}
+    answer = client.post("/shitu-index-remove", body, content_type="application/json")
+    assert (answer.status_code, answer.json()["errorCode"]) == (404, 404)

@@ -151,3 +151,12 @@ def test_the_workers_for_staff(api, catalogue, stub_engine):
     assert (shown["name"], shown["is_alive"], shown["pictures_per_second"]) == ("a:1", True, 5.0)
     assert shown["networks"] == networks
     assert networks[0]["name"] == "stub_rec"
+
+
+def test_an_explanation_counts_nothing_that_may_be_of_others(viewer, url, tea):
+    for exact in ("true", "false"):
+        query = {"image": tea.number, "exact": exact}
+        text = "\n".join(viewer.get(url("index", "explain"), query).json()["lines"])
+        assert "actual time=" in text
+        for word in ("rows=", "loops=", "cost=", "Rows Removed", "Buffers", "Heap"):
+            assert word not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import uuid
 import zipfile
 
@@ -11,6 +12,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from recognition.models import AuditEntry, GalleryImage, Job, JobLine
+from recognition.services import catalogues, exports
 from tests import factories
 
 
@@ -178,3 +180,66 @@ def test_nothing_to_try_again(editor, url, job):
     assert editor.post(url("jobs", job.key, "retry")).status_code == 409
     Job.objects.update(state="done", failed=0)
     assert editor.post(url("jobs", job.key, "retry")).status_code == 409
+
+
+@pytest.fixture
+def export(catalogue, stub_engine):
+    """An export of a catalogue with settings of its own."""
+    other = factories.catalogue(catalogue.owner, "other", top_k=7, det_threshold=0.25)
+    catalogues.change(other, metric="L2", rec_threshold=0.75)
+    factories.add(other, "tea", 1)
+    out = io.BytesIO()
+    exports.write(other, out, embeddings=False)
+    return SimpleUploadedFile("other.zip", out.getvalue())
+
+
+def test_an_export_brings_its_settings_when_asked_to(manager, url, catalogue, export, run_tasks):
+    name = catalogue.name
+    for settings in (False, True):
+        export.seek(0)
+        with run_tasks():
+            answer = manager.post(url("imports"), {"file": export, "settings": settings})
+        assert answer.status_code == 201, answer.content
+        found = manager.get(url()).json()
+        own = (found["name"], found["metric"], found["top_k"], found["rec_threshold"])
+        assert own == ((name, "L2", 7, 0.75) if settings else (name, "IP", 5, None))
+    assert manager.get(answer["Location"]).json()["state"] == "done"
+    entry = AuditEntry.objects.filter(action="catalogue.change", catalogue=catalogue).get()
+    assert entry.changes["top_k"] == [5, 7]
+
+
+def test_its_settings_take_the_role_manager(editor, url, export):
+    answer = editor.post(url("imports"), {"file": export, "settings": True})
+    assert answer.status_code == 403 and "role manager" in answer.json()["error"]["message"]
+    assert not Job.objects.exists()
+
+
+def test_a_dry_run_takes_no_settings(manager, url, export, catalogue, run_tasks):
+    with run_tasks():
+        body = {"file": export, "settings": True, "dry_run": True}
+        assert manager.post(url("imports"), body).status_code == 201
+    assert manager.get(url()).json()["top_k"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"top_k": "many"}, "top_k"),
+        ({"detector": "of_nobody"}, "detector"),
+        ({"description": "\0"}, "description"),
+        ({"crop_policy": None}, "crop_policy"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_and_nothing_starts(manager, url, change, field):
+    kept = {"format": "shitu-catalogue", "version": 1, "catalogue": change, "products": []}
+    file = _zip(catalogue__json=json.dumps(kept).encode())
+    answer = manager.post(url("imports"), {"file": file, "settings": True})
+    assert answer.status_code == 400
+    assert list(answer.json()["error"]["fields"]) == [field]
+    assert not Job.objects.exists()
+
+
+def test_only_an_export_has_settings(manager, url):
+    file = _zip(gallery__txt=GALLERY, a__png=factories.png(1))
+    answer = manager.post(url("imports"), {"file": file, "settings": True})
+    assert (answer.status_code, list(answer.json()["error"]["fields"])) == (400, ["settings"])

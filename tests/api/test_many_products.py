@@ -94,6 +94,9 @@ def test_merged_products_lead_on(send, editor, url, catalogue):
     assert editor.get(url("products", green.pk)).json()["id"] == tea.pk
     assert send("products", tea.pk, "merge", products=[tea.pk]).status_code == 400
     assert send("products", tea.pk, "merge", products=[green.pk]).status_code == 404
+    refused = editor.patch(url("products", green.pk), {"sku": "1"}, format="json")
+    assert refused.status_code == 404
+    assert f"merged into product {tea.pk}" in refused.json()["error"]["message"]
 
 
 def test_a_merge_shows_in_the_very_next_answer(send, editor, catalogue, stub_engine, run_tasks):

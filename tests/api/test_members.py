@@ -6,6 +6,7 @@ import re
 
 import pytest
 from django.core import mail
+from django.utils import timezone
 
 from recognition.models import Invitation, Membership, Role
 from tests import factories
@@ -24,8 +25,8 @@ def test_listed_with_their_roles(viewer, url, ben):
     assert len(viewer.get(url("members"), {"role": "manager"}).json()["results"]) == 1
 
 
-def test_added_by_name(manager, url):
-    factories.user("ada")
+def test_added_by_name_from_another_catalogue_of_ones_own(manager, url, catalogue):
+    factories.member(factories.catalogue(catalogue.owner), Role.VIEWER, "ada")
     body = {"user": "ada", "role": "editor"}
     made = manager.post(url("members"), body, format="json")
     assert made.status_code == 201 and made.json()["role"] == "editor"
@@ -33,6 +34,32 @@ def test_added_by_name(manager, url):
     nobody = manager.post(url("members"), body | {"user": "?"}, format="json")
     assert list(nobody.json()["error"]["fields"]) == ["user"]
     assert manager.post(url("members"), body | {"role": "king"}, format="json").status_code == 400
+
+
+def test_names_of_other_teams_cannot_be_tried_out(manager, url, catalogue):
+    """Whoever shares no catalogue with the manager is answered for like a name that nobody has."""
+    factories.member(factories.catalogue(), Role.MANAGER, "eve")
+    factories.user("loner")
+    gone = factories.member(factories.catalogue(catalogue.owner), Role.VIEWER, "gone")
+    gone.is_active = False
+    gone.save()
+    answers = []
+    for name in ("eve", "loner", "gone", "nobody", "ANN"):
+        answer = manager.post(url("members"), {"user": name, "role": "viewer"}, format="json")
+        error = answer.json()["error"] | {"request_id": ""}
+        answers.append((answer.status_code, error))
+    assert answers[0][0] == 400 and "invite them by e-mail" in answers[0][1]["message"]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_nor_does_a_token_for_one_catalogue_reach_members_of_another(with_token, url, catalogue):
+    other = factories.catalogue(catalogue.owner)
+    factories.member(other, Role.VIEWER, "ada")
+    body = {"user": "ada", "role": "viewer"}
+    narrow = with_token(catalogue.owner, catalogues=[catalogue])
+    assert narrow.post(url("members"), body, format="json").status_code == 400
+    wide = with_token(catalogue.owner)
+    assert wide.post(url("members"), body, format="json").status_code == 201
 
 
 def test_given_another_role(manager, url, ben):
@@ -79,7 +106,8 @@ def invite(manager, url):
     def send(email: str = "new@example.com", **body) -> str:
         answer = manager.post(url("invitations"), {"email": email, **body}, format="json")
         assert answer.status_code == 201, answer.content
-        return re.search(r"http://testserver(\S+)", mail.outbox[-1].body)[1]
+        page = re.search(r"http://testserver/invitations/(\S+)/", mail.outbox[-1].body)
+        return f"/api/v1/invitations/{page[1]}"
 
     return send
 
@@ -125,6 +153,26 @@ def test_a_mail_that_cannot_be_sent(manager, url, settings):
     answer = manager.post(url("invitations"), {"email": "a@example.com"}, format="json")
     assert answer.status_code == 503 and answer["Retry-After"]
     assert not Invitation.objects.exists()
+
+
+def test_an_account_with_another_address_does_not_join(invite, api):
+    link = invite("new@example.com")
+    other = api(factories.user("other", email="other@example.com"))
+    refused = other.post(link)
+    assert refused.status_code == 409 and "another e-mail address" in refused.content.decode()
+    assert api(factories.user("new", email="NEW@example.com")).post(link).status_code == 200
+
+
+def test_why_a_link_does_not_work_is_told(invite, api):
+    used, client = invite(), api(factories.user("new"))
+    client.post(used)
+    assert "used already" in client.get(used).json()["error"]["message"]
+    late = invite("late@example.com")
+    Invitation.objects.update(expires_at=timezone.now())
+    assert "has expired" in client.get(late).json()["error"]["message"]
+    assert "used already" in client.get(used).json()["error"]["message"]
+    unknown = client.get("/api/v1/invitations/unknown").json()["error"]["message"]
+    assert "no such invitation" in unknown
 
 
 def test_a_limited_token_joins_nothing(invite, with_token):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recognition.models import (
     Detection,
+    Feedback,
     GalleryImage,
     Job,
     JobLine,
@@ -133,6 +134,26 @@ def test_a_limit_too_high_is_lowered(manager, url, many):
     assert len(manager.get(url("products"), {"limit": "100000"}).json()["results"]) == 23
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ordering", "colour"),
+        ("ordering", "label,-changed_at"),
+        ("is_active", "perhaps"),
+        ("categroy", "drinks"),
+    ],
+)
+def test_a_misspelt_filter_or_order_is_no_list_of_everything(manager, url, many, name, value):
+    response = manager.get(url("products"), {name: value})
+    assert response.status_code == 400
+    assert list(response.json()["error"]["fields"]) == [name]
+
+
+@pytest.mark.parametrize(("value", "rows"), [("true", 23), ("True", 23), ("false", 0), ("", 23)])
+def test_yes_or_no(manager, url, many, value, rows):
+    assert len(manager.get(url("products"), {"is_active": value}).json()["results"]) == rows
+
+
 def test_only_the_fields_asked_for(manager, url, many):
     page = manager.get(url("products"), {"limit": 1, "fields": "label,id"}).json()
     assert list(page["results"][0]) == ["id", "label"]
@@ -201,6 +222,17 @@ def _fill(catalogue, count: int) -> None:
         Detection(query=query, position=at, x1=0, y1=0, x2=9, y2=9, det_score=0.5, status="match")
         for query in queries
         for at in range(2)
+    )
+    Feedback.objects.bulk_create(
+        Feedback(
+            detection=detection,
+            verdict="confirmed",
+            product=products[0],
+            label="p0",
+            given_by=catalogue.owner,
+            given_at=timezone.now(),
+        )
+        for detection in detections
     )
     Match.objects.bulk_create(
         Match(

@@ -69,7 +69,7 @@ def world(one_connection, catalogue, stub_engine, run_tasks) -> dict[str, Any]:
                 "member": factories.member(catalogue, "viewer").memberships.get().pk,
                 "invitation": invitation.pk,
             },
-            "recognitions": {"key": str(query.key)},
+            "recognitions": {"key": str(query.key), "position": 0},
             "invitations": {"text": invited},
             "tokens": {"token": other.token_key},
         },
@@ -121,7 +121,7 @@ def test_errors_are_documented_too(method, path, operation):
     responses = operation["responses"]
     expected = {"400", "401", "403", "429", "503"}
     expected |= {"404"} if "{" in path else set()
-    expected |= {"409", "413", "415"} if method in ("post", "patch") else set()
+    expected |= {"409", "413", "415"} if method in ("post", "put", "patch") else set()
     assert expected <= set(responses)
     for status in expected:
         content = responses[status]["content"]["application/json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,18 +55,64 @@ def test_everything_that_can_be_said():
         rec_threshold=0.25,
         rec_topk=7,
         device="gpu:0,1",
-        engine="onnxruntime",
-        threads=3,
-        use_hpip=True,
+        engine="hpi",
+        engine_options={"backend": "onnxruntime", "backend_config": {"cpu_num_threads": 3}},
         visualize=False,
     )
     assert isinstance(config.det_threshold, float)
     assert config.settings() == {
         "SHITU_DEVICE": "gpu:0,1",
-        "SHITU_ENGINE": "onnxruntime",
-        "SHITU_THREADS": 3,
+        "SHITU_ENGINE": "hpi",
+        "SHITU_ENGINE_OPTIONS": config.engine_options,
         "SHITU_BATCH_SIZE": 8,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "threads", "options"),
+    [
+        ("use_hpip: true", "hpi", None, {}),
+        ("engine: hpi\nengine_config: {backend: openvino}", "hpi", None, {"backend": "openvino"}),
+        ("engine: paddle", "auto", None, {}),
+        ("engine: paddle\nengine_config: {cpu_threads: 4}", "auto", 4, {}),
+        (
+            "engine: paddle_static\n"
+            "engine_config: {run_mode: trt_fp16, trt_use_dynamic_shapes: true}",
+            "paddle_trt_fp16",
+            None,
+            {"trt_use_dynamic_shapes": True},
+        ),
+        ("engine: paddle\nengine_config: {enable_cinn: true}", "paddle_mkldnn", None,
+         {"enable_cinn": True}),
+        ("device: gpu:0\nengine: paddle\nengine_config: {enable_cinn: true}", "paddle", None,
+         {"enable_cinn": True}),
+        (
+            "engine: onnxruntime\n"
+            "engine_config: {intra_op_num_threads: 2, graph_optimization_level: 1}",
+            "onnxruntime",
+            2,
+            {"graph_optimization_level": 1},
+        ),
+        (
+            "engine: onnxruntime\nengine_config:\n  onnxruntime: {execution_mode: parallel}\n"
+            "  paddle_static: {enable_cinn: true}",
+            "onnxruntime",
+            None,
+            {"execution_mode": "parallel"},
+        ),
+    ],
+)  # fmt: skip
+def test_engines_and_their_options(text, engine, threads, options):
+    config = parse(text)
+    assert (config.engine, config.threads, config.engine_options) == (engine, threads, options)
+    assert config.remarks == ()
+
+
+def test_what_of_an_engine_changes_nothing_is_named():
+    config = parse("engine: paddle\nengine_config: {run_mode: trt_int8, device_id: 1}")
+    assert (config.engine, config.engine_options) == ("auto", {})
+    assert "run_mode 'trt_int8': not offered" in "\n".join(config.remarks)
+    assert "engine_config.device_id: the device of a worker" in "\n".join(config.remarks)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +203,21 @@ models = st.builds(
         rec_threshold=st.floats(-1, 4),
         rec_topk=st.integers(1, 100),
         device=st.sampled_from([None, "cpu", "gpu:0,1"]),
-        engine=st.sampled_from([None, "paddle", "paddle_mkldnn", "onnxruntime"]),
         visualize=st.booleans(),
-    )
+    ),
+    st.sampled_from(
+        [
+            {},
+            {"engine": "paddle"},
+            {"engine": "paddle_mkldnn", "threads": 3},
+            {"engine": "paddle_trt_fp16", "engine_options": {"trt_use_dynamic_shapes": False}},
+            {"engine": "onnxruntime", "engine_options": {"graph_optimization_level": 1}},
+            {"engine": "hpi"},
+            {"engine": "hpi", "engine_options": {"backend": "tensorrt", "auto_config": False}},
+        ]
+    ),
 )
-def test_what_is_written_is_read_again(config):
+def test_what_is_written_is_read_again(config, engine):
+    config = replace(config, **engine)
     content = yaml.safe_load(pipeline_file.write(config))
     assert pipeline_file.parse(content, folder=Path("/")) == config

@@ -22,7 +22,8 @@ from recognition.engine.runtime import Runtime
 from recognition.engine.store import InstalledModel
 from recognition.engine.stub import StubDetector, StubEmbedder, StubStore
 from recognition.models import GalleryImage, State
-from recognition.services import index_child, index_files
+from recognition.services import index_child
+from recognition.services.index_files import importing
 from tests import factories
 
 SIDE = Path(__file__).parent / "paddlex_side.py"
@@ -35,7 +36,7 @@ def stub_files(stub_engine, monkeypatch):
     """The stub network also where index files are checked and models compared."""
     from recognition.services import indexing
 
-    monkeypatch.setattr(index_files, "get_runtime", indexing.get_runtime)
+    monkeypatch.setattr(importing, "get_runtime", indexing.get_runtime)
 
 
 class OtherEmbedder(StubEmbedder):
@@ -75,7 +76,7 @@ def two_models(stub_engine, monkeypatch):
             OtherEmbedder() if installed.name == "other_rec" else StubEmbedder()
         ),
     )
-    for module in (indexing, model_switch, index_files):
+    for module in (indexing, model_switch, importing):
         monkeypatch.setattr(module, "get_runtime", lambda: runtime)
     return FeatureModel.objects.create(name="other_rec", digest="0" * 64, dimension=DIMENSION)
 
@@ -93,7 +94,7 @@ def read_here(monkeypatch):
         told = index_child._read(directory, scratch)
         return index_child.content(told, scratch)
 
-    monkeypatch.setattr(index_files, "read", read)
+    monkeypatch.setattr(importing, "read", read)
 
 
 @pytest.fixture

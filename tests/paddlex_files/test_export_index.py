@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 
 from recognition.errors import BadInput, Conflict
 from recognition.models import CropPolicy, Embedding, View
-from recognition.services import gallery, index_files
+from recognition.services import gallery, index_files, products
+from recognition.services.index_files import exporting
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -70,7 +71,7 @@ def test_vectors_have_length_one(filled, tmp_path):
 
 def test_images_of_inactive_products_stay_at_home(filled, tmp_path):
     catalogue = filled(6)
-    gallery.change_product(catalogue.products.get(label="商品 1"), is_active=False)
+    products.change(catalogue.products.get(label="商品 1"), is_active=False)
     index_files.export_directory(catalogue, tmp_path / "index", index_type="Flat")
     index, info = read(tmp_path / "index")
     assert sorted(info["id_map"]) == [0, 1, 4, 5]
@@ -135,7 +136,7 @@ def test_a_failed_export_leaves_the_old_one(filled, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(index_files.yaml, "dump", fail)
+    monkeypatch.setattr(exporting.yaml, "dump", fail)
     with pytest.raises(OSError, match="disk full"):
         index_files.export_directory(catalogue, tmp_path / "index", index_type="Flat")
     index, info = read(tmp_path / "index")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from recognition.errors import BadInput, RecognitionError, SetupError, TooLarge
 from recognition.services import index_child, index_files
+from recognition.services.index_files import importing
 from tests.paddlex_files.conftest import unit_vectors
 
 pytestmark = pytest.mark.usefixtures("read_here")
@@ -28,7 +29,7 @@ LABELS = [f"p{n}" for n in range(24)]
 @pytest.fixture
 def in_child(monkeypatch):
     """For files that may harm whoever reads them: in the child process, as it really is."""
-    monkeypatch.setattr(index_files, "read", index_child.read)
+    monkeypatch.setattr(importing, "read", index_child.read)
 
 
 def refused(directory, says: str, kind: type[Exception] = BadInput) -> None:

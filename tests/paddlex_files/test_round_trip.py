@@ -14,7 +14,7 @@ import pytest
 
 from recognition import images, search
 from recognition.models import GalleryImage, State
-from recognition.services import gallery, index_files, indexing, showcase
+from recognition.services import gallery, index_files, indexing, products, showcase
 from recognition.services.runtime import get_runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -91,7 +91,7 @@ def test_what_we_export_paddlex_answers_from(
         )
     embed_here(catalogue)
     for product, label in zip(catalogue.products.order_by("pk"), LABELS, strict=False):
-        gallery.change_product(product, label=label)
+        products.change(product, label=label)
     gallery.remove_numbers(catalogue, [1, 5])  # ids with gaps
     catalogue.refresh_from_db()
     directories = []

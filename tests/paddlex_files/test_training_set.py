@@ -11,7 +11,8 @@ from PIL import Image
 
 from recognition.errors import BadInput, Conflict
 from recognition.models import GalleryImage
-from recognition.services import gallery, index_files, training_sets
+from recognition.services import index_files, training_sets
+from recognition.services import products as product_services
 from recognition.services.training_sets import Split, export_training_set
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
@@ -96,7 +97,7 @@ def test_pictures_are_those_stored_or_cut_to_their_box(catalogue, run_tasks, tmp
 def test_inactive_products_and_vectors_without_pictures_stay_out(
     shelf, tmp_path, index_directory, read_here
 ):
-    gallery.change_product(shelf.products.get(label="商品 3"), is_active=False)
+    product_services.change(shelf.products.get(label="商品 3"), is_active=False)
     directory = index_directory(unit_vectors(2), ["a", "b"])
     index_files.import_directory(shelf, directory, feature_model="stub_rec", by=None)
     made = export_training_set(shelf, tmp_path / "set")

@@ -22,6 +22,7 @@ from recognition.services import (
     gallery,
     members,
     products,
+    queries,
     quotas,
     tokens,
     trash,
@@ -86,6 +87,9 @@ VERBS = {
     Action.IMAGE_REMOVE: lambda c: gallery.remove_images(c, c.images.all()),
     Action.IMAGE_RETRY: _retry,
     Action.IMAGE_REEMBED: gallery.reembed,
+    Action.RECOGNITION_REMOVE: lambda c: queries.remove(
+        queries.submit(c, factories.picture(9), by=None)
+    ),
     Action.MEMBER_ADD: lambda c: members.add(c, factories.user(), "viewer"),
     Action.MEMBER_CHANGE: lambda c: members.change(
         members.add(c, factories.user(), "viewer"), "editor"
@@ -284,3 +288,26 @@ def test_it_is_exported_as_json_lines(stocked):
     assert [line["action"] for line in lines] == list(
         AuditEntry.objects.values_list("action", flat=True)
     )
+
+
+def test_images_that_change_hands_say_whose_they_were(catalogue):
+    tea, coffee = factories.add(catalogue, "tea", 1), factories.add(catalogue, "coffee", 2)
+    gallery.relabel(catalogue, [tea], "coffee")
+    entry = newest()
+    assert entry.action == Action.IMAGE_MOVE
+    assert entry.changes == {"label": ["tea", "coffee"]}
+    assert entry.details["came_from"] == {str(tea.number): tea.product_id}
+    gallery.relabel(catalogue, [tea, coffee], "coffee")
+    assert newest() == entry  # both had it already: nothing happened
+
+
+def test_many_products_say_what_each_was_before(catalogue):
+    a = products.create(catalogue, "a", external_id="A", category="old")
+    b = products.create(catalogue, "b", category="new")
+    products.change_many(catalogue, [a, b], category="new")
+    assert newest().details["each"] == {str(a.pk): {"category": ["old", "new"]}}
+    long = "x" * 20_000
+    products.bulk_upsert(catalogue, [{"external_id": "A", "sku": "1", "description": long}])
+    [(pk, each)] = newest().details["each"].items()
+    assert (pk, each["sku"]) == (str(a.pk), ["", "1"])
+    assert len(each["description"][1]) < 300

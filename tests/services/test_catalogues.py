@@ -85,6 +85,25 @@ def test_removing_it_removes_everything_in_it(catalogue, stub_engine, run_tasks,
     assert not [path for path in media.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(("times", "removed"), [(1, True), (99, False)])
+def test_what_somebody_adds_in_the_middle_goes_too(catalogue, monkeypatch, times, removed):
+    lock, left = catalogues._locked, iter(range(times))
+
+    def late(rows, **options):
+        found = lock(rows, **options)
+        if rows.model is GalleryImage and (n := next(left, None)) is not None:
+            factories.add(catalogue, f"late {n}", n)
+        return found
+
+    monkeypatch.setattr(catalogues, "_locked", late)
+    if removed:
+        catalogues.remove(catalogue)
+    else:
+        with pytest.raises(Conflict, match="goes on"):
+            catalogues.remove(catalogue)
+    assert Catalogue.objects.filter(pk=catalogue.pk).exists() != removed
+
+
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("needed", Role)
 def test_a_role_includes_the_lower_ones(catalogue, role, needed):

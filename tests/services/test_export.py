@@ -32,7 +32,7 @@ def full(catalogue):
     Image.open(io.BytesIO(factories.png(5))).save(gif, "GIF")
     gallery.add_image(catalogue, "green tea", images.check(gif.getvalue()), by=None)
     gallery.remove_numbers(catalogue, [1])
-    gallery.change_product(
+    product_services.change(
         catalogue.products.get(label="green tea"),
         category="drinks",
         attributes={"ml": 330, "colours": ["green", "white"]},
@@ -41,7 +41,7 @@ def full(catalogue):
         price="1.50",
         currency="EUR",
     )
-    gallery.change_product(catalogue.products.get(label="removed"), is_active=False)
+    product_services.change(catalogue.products.get(label="removed"), is_active=False)
     indexing.embed_waiting(catalogue.pk)
     return catalogue
 

@@ -7,7 +7,7 @@ from django.core.files.storage import default_storage
 
 from recognition.errors import BadInput, Conflict
 from recognition.models import Embedding, GalleryImage, Product, State
-from recognition.services import gallery
+from recognition.services import gallery, products
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -66,9 +66,9 @@ def test_every_change_moves_the_version(catalogue):
 
     image = factories.add(catalogue, "tea")
     assert moved()
-    gallery.change_product(image.product, label="green tea")
+    products.change(image.product, label="green tea")
     assert moved()
-    gallery.move_images([image], gallery.create_product(catalogue, "black tea"))
+    gallery.move_images([image], products.create(catalogue, "black tea"))
     assert moved()
     gallery.remove_images(catalogue, [image])
     assert moved()
@@ -105,9 +105,9 @@ def test_labels_are_any_unicode_and_compared_in_one_form(catalogue):
 
 
 def test_renaming_to_a_label_that_is_taken_is_refused(catalogue):
-    tea, coffee = (gallery.create_product(catalogue, label) for label in ("tea", "coffee"))
+    tea, coffee = (products.create(catalogue, label) for label in ("tea", "coffee"))
     with pytest.raises(Conflict):
-        gallery.change_product(tea, label="coffee")
+        products.change(tea, label="coffee")
 
 
 def test_a_failed_store_leaves_no_file_behind(catalogue, monkeypatch, media):

@@ -96,7 +96,13 @@ def test_killed_and_run_again_nothing_is_lost_and_nothing_comes_twice(source, me
     assert list(job.lines.order_by("number").values_list("number", flat=True)) == list(
         range(1, COUNT + 1)
     )
-    assert job.counts() == {"ok": COUNT - broken, "duplicate": 0, "skipped": 0, "error": broken}
+    assert job.counts() == {
+        "waiting": 0,
+        "ok": COUNT - broken,
+        "duplicate": 0,
+        "skipped": 0,
+        "error": broken,
+    }
     assert GalleryImage.objects.count() == COUNT - broken
     assert GalleryImage.objects.values("product__label", "checksum").distinct().count() == (
         COUNT - broken

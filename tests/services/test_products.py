@@ -170,6 +170,10 @@ def test_many_are_changed_at_once(catalogue):
         (["de-AT", "en"], "Tee"),
         (["zh"], "茶"),
         (["zh-Hans-CN"], "茶"),
+        (["zh-CN"], "茶"),  # what browsers send
+        (["zh-SG", "en"], "茶"),
+        (["zh-TW", "en"], "tea in English"),
+        (["zh-HK"], "tea"),
         (["fr", "en-GB"], "tea in English"),
         (["fr"], "tea"),
         ([], "tea"),
@@ -527,3 +531,8 @@ def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_
     for one in both:
         one.refresh_from_db()
         assert one.stored_images == GalleryImage.everything.filter(catalogue=one).count()
+
+
+@pytest.mark.parametrize("wanted", ["zh-Hans", "zh-CN", "zh-Hans-CN", "zh"])
+def test_a_chinese_name_may_be_tagged_by_region_only(wanted):
+    assert Product(label="tea", names={"zh-CN": "茶", "zh-TW": "茶葉"}).name_in([wanted]) == "茶"

@@ -12,10 +12,12 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import AuthenticationFailed
 
+from recognition.api.errors import foreseen, status_of
 from recognition.api.paddlex import envelope, schemas
 from recognition.api.paddlex.identity import identify
 from recognition.api.paddlex.schemas import Invalid, Unreadable
@@ -60,16 +62,28 @@ def _operation(act: _Act) -> _View:
                 "send fewer pictures at once",
             )
         except paddlex.Unfinished as error:
-            result = {"indexKey": str(error.catalogue.key), "ids": error.ids}
-            return envelope.refused(error, log_id=schemas.log_id(request), result=result)
-        except RecognitionError as error:
-            return envelope.refused(error, log_id=schemas.log_id(request))
-        except Exception:  # noqa: BLE001  a PaddleX client reads errorMsg of whatever it gets
+            return _unfinished(request, error)
+        except Exception as error:  # noqa: BLE001  a client reads errorMsg of whatever it gets
+            known = foreseen(error)
+            if isinstance(known, RecognitionError):
+                return envelope.refused(known, log_id=schemas.log_id(request))
             got_request_exception.send(sender=view, request=request)
             log.exception("paddlex_request_failed")
             return envelope.failure(500, envelope.SERVER_ERROR, log_id=schemas.log_id(request))
 
     return view
+
+
+def _unfinished(request: HttpRequest, error: paddlex.Unfinished) -> HttpResponse:
+    """What the caller could not wait for, and where to look."""
+    index, job = error.job.catalogue.key, error.job.key
+    address = request.build_absolute_uri(reverse("api:job", args=[index, job]))
+    return envelope.failure(
+        status_of(error),
+        f"{error.message}: GET {address}",
+        log_id=schemas.log_id(request),
+        result={"indexKey": str(index), "ids": error.ids, "jobId": str(job)},
+    )
 
 
 def _not_allowed(request: HttpRequest) -> HttpResponse:

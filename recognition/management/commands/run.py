@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from recognition.errors import RecognitionError
+from recognition.management.workers import die_with_parent
 from recognition.services import setup
 
 # What `docker-compose.yml` runs too, one container each.
@@ -27,7 +27,6 @@ PROCESSES: dict[str, list[str]] = {
     "beat": ["celery", "--app", "shitu_site", "beat", "--loglevel", "INFO"],
 }
 _STOP_SECONDS = 20
-_PR_SET_PDEATHSIG = 1
 
 
 class Command(BaseCommand):
@@ -106,7 +105,7 @@ class Supervisor:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (one prctl call, before any thread)
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (one prctl call, before any thread)
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         threading.Thread(target=self._pass_on, args=(name, process.stdout), daemon=True).start()
@@ -135,9 +134,3 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _die_with_parent() -> None:
-    """On Linux: no orphans when this process is killed in a way it cannot see."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
