@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile("shitu", deadline=None)
+hypothesis.settings.load_profile("shitu")
 
 
 @pytest.fixture(autouse=True)
