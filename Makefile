@@ -28,6 +28,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python bench/search.py --sizes 10000 --json output/bench-search.json
 	$(BIN)/python -m bench.overhead --json output/bench-overhead.json
 	$(BIN)/python -m bench.ingest --json output/bench-ingest.json
+	$(BIN)/python -m bench.start --json output/bench-start.json
+	$(BIN)/python -m bench.scale --json output/bench-scale.json
 	# Against PaddleX's own server, which wants a Python of its own: bench/serving.py says how.
 	if [ -x var/bench-paddlex/bin/python ]; then $(BIN)/python -m bench.serving --json output/bench-serving.json; fi
 

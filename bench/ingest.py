@@ -11,7 +11,6 @@ core, and the loop the same core or cores.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,8 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import site
-from bench.serving import MODELS
+from bench import models, site
 
 LOOP = """
 import json, os, sys, time
@@ -107,19 +105,19 @@ def loop(files: list[Path], model: str, cores: list[int]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", default="starter", choices=[*MODELS])
+    models.add_argument(parser)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--workers", default="1", help="numbers of workers, with commas")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    site.own_site()
+    pair = models.prepare(options.models)
+    site.own_site(pair)
     from recognition.models import User
     from recognition.services import catalogues
 
-    detector, embedder = MODELS[options.models]
     owner, _ = User.objects.get_or_create(username="bench")
-    result: dict[str, Any] = {"machine": site.machine(), "models": options.models, "rows": []}
+    result: dict[str, Any] = {"machine": site.machine(), "models": pair.name, "rows": []}
     available = sorted(os.sched_getaffinity(0))
     for workers in map(int, options.workers.split(",")):
         cores, pairs = available[:workers], []
@@ -127,12 +125,12 @@ def main() -> None:
             catalogue = catalogues.create(
                 f"{workers} workers, round {number}",
                 owner=owner,
-                feature_model=embedder,
+                feature_model=pair.embedder,
                 detector="",
             )
             files = store(catalogue, options.pictures)
             pairs.append(
-                (ours(catalogue, len(files), workers, cores), loop(files, embedder, cores))
+                (ours(catalogue, len(files), workers, cores), loop(files, pair.embedder, cores))
             )
         best = max(pairs, key=lambda pair: pair[0] / pair[1])
         row = {
@@ -151,8 +149,7 @@ def main() -> None:
         )
     result["machine"]["load_average_after"] = site.machine()["load_average"]
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        site.write(result, options.json)
 
 
 if __name__ == "__main__":

@@ -18,26 +18,51 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import site
-from bench.serving import MODELS, our_gallery, pictures
+from bench import models, site
+from bench.load import Target
+from bench.serving import our_gallery, pictures
+from bench.serving import target as paddlex_target
 
 NETWORKS = ("detect", "embed")
 STAGES = ("queue", "decode", "detect", "embed", "search", "rank")
 
 
-def ask(port: int, key: str, bodies: list[bytes], token: str, count: int) -> list[dict[str, float]]:
+def native_target(port: int, key: str, asked: list[bytes], token: str) -> Target:
+    """The native endpoint, which answers with everything there is to know."""
+    return Target(
+        port,
+        f"/api/v1/catalogues/{key}/recognitions?wait=30",
+        [json.dumps({"image": base64.b64encode(one).decode()}).encode() for one in asked],
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+
+
+TARGETS = {"paddlex": paddlex_target, "native": native_target}
+
+
+def ask(target: Target, count: int) -> list[dict[str, float]]:
     """`count` answers one after another: milliseconds of each stage and of the whole."""
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    path = f"/api/v1/catalogues/{key}/recognitions?wait=30"
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    found = []
+    from recognition.models import RecognitionQuery
+
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
+    whole = []
     for number in range(count):
         before = time.perf_counter()
-        connection.request("POST", path, bodies[number % len(bodies)], headers)
-        answer = json.loads(connection.getresponse().read())
-        whole = 1e3 * (time.perf_counter() - before)
-        stages = {stage: answer["timings"][stage] for stage in STAGES}
-        found.append(stages | {"respond": whole - sum(stages.values()), "whole": whole})
+        connection.request(
+            "POST", target.path, target.bodies[number % len(target.bodies)], target.headers
+        )
+        response = connection.getresponse()
+        body = response.read()
+        whole.append(1e3 * (time.perf_counter() - before))
+        if response.status not in (200, 201):
+            raise SystemExit(f"{response.status}: {body[:200]!r}")
+    rows = RecognitionQuery.objects.order_by("-pk").values_list("timings", flat=True)[:count]
+    found = []
+    for timings, milliseconds in zip(reversed(rows), whole, strict=True):
+        stages = {stage: timings[stage] for stage in STAGES}
+        found.append(
+            stages | {"respond": milliseconds - sum(stages.values()), "whole": milliseconds}
+        )
     return found
 
 
@@ -56,39 +81,38 @@ def summary(found: list[dict[str, float]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", default="starter", choices=[*MODELS])
+    models.add_argument(parser)
     parser.add_argument("--gallery", type=int, default=1000)
     parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--endpoint", default="paddlex", choices=[*TARGETS])
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cores")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    site.own_site()
+    pair = models.prepare(options.models)
+    site.own_site(pair)
     with ExitStack() as stack:
         from recognition.services import tokens
 
-        catalogue, _ = our_gallery(options.gallery, *MODELS[options.models])
+        catalogue, _ = our_gallery(options.gallery, pair.detector, pair.embedder)
         _, token = tokens.create(catalogue.owner, "bench")
-        bodies = [
-            json.dumps({"image": base64.b64encode(one).decode()}).encode() for one in pictures(8)
-        ]
-        stack.enter_context(site.workers())
+        stack.enter_context(site.workers(options.workers))
         port = stack.enter_context(site.web())
-        key = str(catalogue.key)
-        ask(port, key, bodies, token, 10)
+        target = TARGETS[options.endpoint](port, str(catalogue.key), pictures(8), token)
+        ask(target, 10)
         before = site.cpu_seconds()
-        found = ask(port, key, bodies, token, options.questions)
+        found = ask(target, options.questions)
         spent = {
             part: round(1e3 * (seconds - before[part]) / options.questions, 2)
             for part, seconds in site.cpu_seconds().items()
         }
-        result = {"machine": site.machine(), "models": options.models, "gallery": options.gallery}
+        result = {"machine": site.machine(), "models": pair.name, "gallery": options.gallery}
         result |= summary(found) | {"cpu_ms": spent}
     for stage, value in result["p50_ms"].items():
         print(f"{stage:>8} {value:>8.2f} ms")
     print("processor ms an answer:", ", ".join(f"{k} {v}" for k, v in spent.items()))
     print(f"overhead beside the networks: p50 {result['overhead_p50_ms']} ms")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        site.write(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,24 @@
 """Recognition over HTTP: this site against PaddleX's own server, on one machine, in turns.
 
-    python -m bench.serving --galleries 1000 --clients 1,16 --json output/bench-serving.json
+    python -m bench.serving --models starter --galleries 1000,10000,100000 --clients 1,4,16 \
+        --workers 2 --json output/bench-serving.json
 
-Both get the same networks, the same vectors as gallery and the same pictures. Blocks of `--seconds`
-alternate; a ratio is the median over the pairs of blocks. PaddleX runs as it ships (see
-bench/paddlex_server.py) under a Python of its own, because its serving extras need other versions
-than the project does:
+Both get the same networks, the same vectors as gallery and the same requests to `/shitu-infer`:
+photos of five packs each, no drawing, the five nearest of each object whatever their score. Blocks
+of `--seconds` alternate; a ratio is the median over the pairs of blocks. Charts are written beside
+the JSON file.
+
+`--models archexact` are networks with the structure of PP-ShiTuV2's and random weights (see
+bench/archexact.py). What they detect is arbitrary, so each side is asked for as many objects as the
+photos show: `detThreshold` of a request lies between the scores of the fifth and the sixth box that
+this side finds in this photo (`--objects`). With the starter models both sides find what they find;
+`ours_objects` and `paddlex_objects` say how many that is in the mean.
+
+Before anything starts, `manage.py tune` finds the engine and the number of threads for our workers.
+`--precision int8` runs the quantised twins on our side, against the same float PaddleX.
+
+PaddleX runs as it ships (see bench/paddlex_server.py) under a Python of its own, because its
+serving extras need other versions than the project does:
 
     python3.11 -m venv var/bench-paddlex
     var/bench-paddlex/bin/pip install "paddlex[serving,cv]==3.7.2" paddlepaddle==3.3.1
@@ -15,11 +28,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import io
 import json
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +42,16 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench import load, site
+from bench import charts, load, models, site
 from bench.load import Target
+from bench.models import Pair
 
 PEER = site.ROOT / "var" / "bench-paddlex" / "bin" / "python"
-MODELS = {"starter": ("starter_det", "starter_rec")}
+PICTURES = 8
 DIMENSION = 512
+ADDRESS = "/shitu-infer"
+LEAST_SCORE = 0.03  # archexact: below it the network itself drops boxes
+_PEER_PACKAGES = ("paddlex", "paddlepaddle", "faiss-cpu", "numpy", "opencv-contrib-python")
 
 
 def pictures(count: int) -> list[bytes]:
@@ -69,41 +88,91 @@ def our_gallery(size: int, detector: str, embedder: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def paddlex(
-    python: Path, detector: str, embedder: str, indexes: Path
-) -> Iterator[tuple[int, psutil.Process]]:
+def paddlex(python: Path, pair: Pair, indexes: Path) -> Iterator[tuple[int, psutil.Process]]:
     """PaddleX's server; yields its port and process."""
     from django.conf import settings
 
     port, log = site.free_port(), settings.SHITU_VAR_DIR / "paddlex.log"
-    command = [python, site.ROOT / "bench" / "paddlex_server.py", settings.SHITU_MODELS_DIR]
-    arguments = [*command, detector, embedder, indexes, str(port)]
+    command = [python, site.ROOT / "bench" / "paddlex_server.py", pair.root]
+    arguments = [*command, pair.detector, pair.embedder, indexes, str(port)]
     with site.process(arguments, log) as running:
         site.wait_for_port(port, running, log)
         yield port, psutil.Process(running.pid)
 
 
-def our_target(port: int, catalogue: Any, asked: list[bytes], token: str) -> Target:
-    """PaddleX's endpoint where the site has it, else the native one."""
-    import http.client
+def peer_versions(python: Path) -> dict[str, str]:
+    """What PaddleX's Python has installed."""
+    program = (
+        "import json, sys\nfrom importlib.metadata import version\n"
+        "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
+    said = subprocess.run(
+        [python, "-c", program, *_PEER_PACKAGES], capture_output=True, text=True, check=True
+    )
+    found: dict[str, str] = json.loads(said.stdout)
+    return found
 
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/shitu-infer")
-    has_it = connection.getresponse().status == 405
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    if has_it:
-        return Target(port, "/shitu-infer", paddlex_bodies(asked, str(catalogue.key)), headers)
-    bodies = [json.dumps({"image": base64.b64encode(one).decode()}).encode() for one in asked]
-    return Target(port, f"/api/v1/catalogues/{catalogue.key}/recognitions?wait=30", bodies, headers)
+
+def target(
+    port: int, key: str, asked: Sequence[bytes], token: str | None, **options: Sequence[Any]
+) -> Target:
+    """The questions to one side; each of `options` has a value for every picture."""
+    bodies = []
+    for number, picture in enumerate(asked):
+        body = {
+            "image": base64.b64encode(picture).decode(),
+            "indexKey": key,
+            "visualize": False,
+            "recThreshold": -1.0,
+        }
+        body |= {name: values[number] for name, values in options.items()}
+        bodies.append(json.dumps(body).encode())
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return Target(port, ADDRESS, bodies, headers)
 
 
-def paddlex_bodies(asked: list[bytes], key: str) -> list[bytes]:
-    return [
-        json.dumps(
-            {"image": base64.b64encode(one).decode(), "indexKey": key, "visualize": False}
-        ).encode()
-        for one in asked
-    ]
+def answers(asked: Target) -> list[list[dict[str, Any]]]:
+    """The detected objects of each question, asked one by one."""
+    connection = http.client.HTTPConnection("127.0.0.1", asked.port, timeout=120)
+    found = []
+    for body in asked.bodies:
+        connection.request("POST", asked.path, body, asked.headers)
+        content = json.loads(connection.getresponse().read())
+        if content["errorCode"]:
+            raise SystemExit(f"{asked.path} answered {content}")
+        found.append(content["result"]["detectedObjects"])
+    connection.close()
+    return found
+
+
+def thresholds(all_boxes: Target, objects: int) -> list[float]:
+    """For each picture a detThreshold that `objects` boxes pass; `all_boxes` asks for every one."""
+    found = []
+    for number, detected in enumerate(answers(all_boxes)):
+        scores = sorted((one["score"] for one in detected), reverse=True)
+        if len(scores) <= objects or scores[objects - 1] - scores[objects] < 1e-5:
+            raise SystemExit(f"picture {number} has no {objects} distinct best boxes: {scores[:9]}")
+        found.append((scores[objects - 1] + scores[objects]) / 2)
+    return found
+
+
+def alike(ours: Target, peer: Target) -> dict[str, float]:
+    """Objects a picture on each side, and the part of equal boxes that got the same best label."""
+    mine, theirs = answers(ours), answers(peer)
+    same, pairs = 0, 0
+    for here, there in zip(mine, theirs, strict=True):
+        for one in here:
+            for other in there:
+                if np.allclose(one["bbox"], other["bbox"], atol=2):
+                    labels = [side["recResults"][0]["label"] for side in (one, other)]
+                    pairs, same = pairs + 1, same + (labels[0] == labels[1])
+    return {
+        "ours_objects": round(statistics.mean(map(len, mine)), 2),
+        "paddlex_objects": round(statistics.mean(map(len, theirs)), 2),
+        "same_best_label": round(same / pairs, 3) if pairs else 0.0,
+    }
 
 
 def compare(
@@ -115,7 +184,7 @@ def compare(
     seconds: float,
     blocks: int,
 ) -> dict[str, Any]:
-    """Alternating blocks, the first of each not counted.
+    """Alternating blocks, after one of each that does not count.
 
     `cpu_ms` is processor time an answer of all processes of a side: what counts when the machine
     is busy with other things.
@@ -127,21 +196,22 @@ def compare(
         times = peer_process.cpu_times()
         return {"ours": sum(site.cpu_seconds().values()), "paddlex": times.user + times.system}
 
-    for target in contestants.values():
-        load.ask(target, clients, min(seconds, 2.0))
+    for one in contestants.values():
+        load.ask(one, clients, min(seconds, 2.0))
     before = spent()
     for _ in range(blocks):
-        for name, target in contestants.items():
-            measured[name].append(load.ask(target, clients, seconds))
+        for name, one in contestants.items():
+            measured[name].append(load.ask(one, clients, seconds))
     after = spent()
     pairs = zip(measured["ours"], measured["paddlex"], strict=True)
-    row: dict[str, Any] = {"endpoint": ours.path.partition("?")[0].rpartition("/")[2]}
+    row: dict[str, Any] = {}
     for name, found in measured.items():
         row |= {
             f"{name}_rps": round(statistics.median(block.per_second for block in found), 2),
             f"{name}_p50_ms": load.percentile(found, 50),
             f"{name}_p99_ms": load.percentile(found, 99),
             f"{name}_cpu_ms": round(1e3 * (after[name] - before[name]) / _answers(found), 1),
+            f"{name}_answers": _answers(found),
         }
     return row | {
         "ratio": round(statistics.median(a.per_second / b.per_second for a, b in pairs), 2)
@@ -152,12 +222,31 @@ def _answers(blocks: list[load.Block]) -> int:
     return sum(len(block.milliseconds) for block in blocks)
 
 
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Answers a second and p99 by gallery and clients."""
+    rows = result["rows"]
+    groups = [f"{row['gallery']:,}\n{row['clients']} clients" for row in rows]
+    about = f"{result['models']}, {result['precision']}, {result['workers']} workers"
+    for key, unit, title in (
+        ("rps", "answers a second", "Recognition over HTTP"),
+        ("p99_ms", "ms", "99th percentile"),
+    ):
+        series = {name: [row[f"{name}_{key}"] for row in rows] for name in ("ours", "paddlex")}
+        charts.bars(
+            file.with_name(f"{file.stem}-{key}.svg"), f"{title} ({about})", groups, series, unit
+        )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", default="starter", choices=[*MODELS])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    models.add_argument(parser)
+    parser.add_argument("--precision", default="float32", choices=["float32", "int8"])
     parser.add_argument("--galleries", default="1000", help="sizes, with commas")
-    parser.add_argument("--clients", default="1,16", help="numbers at once, with commas")
+    parser.add_argument("--clients", default="1,4,16", help="numbers at once, with commas")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of ours")
+    parser.add_argument("--objects", type=int, default=5, help="in each photo, with archexact")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a block")
     parser.add_argument("--blocks", type=int, default=2, help="of each, in turns")
     parser.add_argument("--peer-python", type=Path, default=PEER, help=f"default: {PEER}")
@@ -165,43 +254,56 @@ def main() -> None:
     options = parser.parse_args()
     if not options.peer_python.exists():
         parser.error(f"{options.peer_python} does not exist.\n\n{__doc__}")
-    detector, embedder = MODELS[options.models]
-    site.own_site()
+    pair = models.prepare(options.models)
+    site.own_site(pair)
     with ExitStack() as stack:
         from django.conf import settings
 
         from recognition.services import tokens
 
-        asked = pictures(8)
+        ours = site.quantised(pair) if options.precision == "int8" else pair
+        site.tune()
+        asked = pictures(PICTURES)
         galleries = {}
         folder = settings.SHITU_VAR_DIR / "indexes"
         folder.mkdir()
         for size in map(int, options.galleries.split(",")):
-            catalogue, data = our_gallery(size, detector, embedder)
+            catalogue, data = our_gallery(size, ours.detector, ours.embedder)
             galleries[size] = catalogue
             np.save(folder / f"{catalogue.key}.npy", data.vectors)
             labels = [f"product {number}" for number in data.products.tolist()]
             (folder / f"{catalogue.key}.json").write_text(json.dumps(labels))
+            print(f"gallery of {size:,} is there", file=sys.stderr)
         _, token = tokens.create(catalogue.owner, "bench")
-        peer_port, peer_process = stack.enter_context(
-            paddlex(options.peer_python, detector, embedder, folder)
-        )
+        peer_port, peer_process = stack.enter_context(paddlex(options.peer_python, pair, folder))
         stack.enter_context(site.workers(options.workers))
         our_port = stack.enter_context(site.web())
-        result: dict[str, Any] = {"machine": site.machine(), "models": options.models, "rows": []}
+        sides = {"ours": (our_port, token), "paddlex": (peer_port, None)}
+        settled: dict[str, dict[str, list[float]]] = {name: {} for name in sides}
+        if pair.name == models.ARCHEXACT:
+            key = str(min(galleries.items())[1].key)
+            for name, (port, secret) in sides.items():
+                every = target(port, key, asked, secret, detThreshold=[LEAST_SCORE] * len(asked))
+                settled[name] = {"detThreshold": thresholds(every, options.objects)}
+        result: dict[str, Any] = {
+            "machine": site.machine(),
+            "paddlex": peer_versions(options.peer_python),
+            "models": pair.name,
+            "precision": options.precision,
+            "workers": options.workers,
+            "rows": [],
+        }
         for size, catalogue in galleries.items():
-            ours = our_target(our_port, catalogue, asked, token)
-            peer = Target(
-                peer_port,
-                "/shitu-infer",
-                paddlex_bodies(asked, str(catalogue.key)),
-                {"Content-Type": "application/json"},
+            ask_ours, ask_peer = (
+                target(port, str(catalogue.key), asked, secret, **settled[name])
+                for name, (port, secret) in sides.items()
             )
+            same = alike(ask_ours, ask_peer)
             for clients in map(int, options.clients.split(",")):
-                row = {"gallery": size, "clients": clients}
+                row = {"gallery": size, "clients": clients} | same
                 row |= compare(
-                    ours,
-                    peer,
+                    ask_ours,
+                    ask_peer,
                     peer_process,
                     clients=clients,
                     seconds=options.seconds,
@@ -213,14 +315,14 @@ def main() -> None:
                     f"(p50 {row['ours_p50_ms']} p99 {row['ours_p99_ms']} ms), PaddleX "
                     f"{row['paddlex_rps']:>6} /s (p50 {row['paddlex_p50_ms']} p99 "
                     f"{row['paddlex_p99_ms']} ms), ratio {row['ratio']}; processor ms an answer "
-                    f"{row['ours_cpu_ms']} and {row['paddlex_cpu_ms']}",
+                    f"{row['ours_cpu_ms']} and {row['paddlex_cpu_ms']}; objects "
+                    f"{row['ours_objects']} and {row['paddlex_objects']}",
                     flush=True,
                 )
         result["machine"]["load_average_after"] = site.machine()["load_average"]
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.flush()
+        site.write(result, options.json)
+        draw(result, options.json)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import platform
 import shutil
@@ -12,11 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from bench.models import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120
@@ -37,17 +40,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def own_site() -> None:
-    """Django in this process on a database, broker and files of its own; models are the project's.
+def own_site(pair: Pair) -> None:
+    """Django in this process on a database, broker and files of its own, with these networks.
 
     The first thing of a program: it sets the environment that the settings are read from.
     """
     directory = Path(tempfile.mkdtemp(prefix="shitu-bench-"))
     # Registered before the servers', so it runs after them: they stop when the last one leaves.
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    os.environ.setdefault("SHITU_MODELS_DIR", str(ROOT / "var" / "models"))
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "shitu_site.settings",
+        "SHITU_MODELS_DIR": str(pair.root),
+        "SHITU_DETECTOR": pair.detector,
+        "SHITU_FEATURE_MODEL": pair.embedder,
         "SHITU_VAR_DIR": str(directory),
         "SHITU_LOG_LEVEL": "WARNING",
     }
@@ -59,6 +64,40 @@ def own_site() -> None:
     from django.core.management import call_command
 
     call_command("setup", stdout=sys.stderr)
+
+
+def quantised(pair: Pair) -> Pair:
+    """The int8 twins of a pair, made from the demo's pictures where they are not there yet; workers
+    started after this serve them."""
+    from django.conf import settings
+
+    from recognition.engine.store import ModelStore
+    from recognition.services import feature_models, quantising
+
+    twins = pair.ours("int8")
+    there = ModelStore(pair.root).names()
+    for name, twin in ((pair.detector, twins.detector), (pair.embedder, twins.embedder)):
+        if twin not in there:
+            print(f"quantising {name}", file=sys.stderr)
+            quantising.quantise(name)
+    feature_models.sync()
+    settings.SHITU_DETECTOR, settings.SHITU_FEATURE_MODEL = twins.detector, twins.embedder
+    os.environ |= {"SHITU_DETECTOR": twins.detector, "SHITU_FEATURE_MODEL": twins.embedder}
+    return twins
+
+
+def tune() -> None:
+    """What somebody who runs the site does once: measure which engine and how many threads are
+    fastest here. Workers started after this follow it."""
+    from django.core.management import call_command
+
+    call_command("tune", seconds=0.5, stdout=sys.stderr)
+
+
+def write(result: dict[str, Any], file: Path) -> None:
+    """Keep the figures as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
 
 
 @contextmanager
@@ -85,8 +124,13 @@ def process(command: Sequence[str | Path], log: Path, **environment: str) -> Ite
 
 
 @contextmanager
-def workers(count: int = 1, *, cores: Sequence[int] | None = None, **env: str) -> Iterator[None]:
-    """Worker processes that are ready; `cores` are those they share out, all by default."""
+def workers(
+    count: int = 1, *, cores: Sequence[int] | None = None, settle: float = 1.0, **env: str
+) -> Iterator[None]:
+    """Worker processes that are ready; `cores` are those they share out, all by default.
+
+    `settle` seconds are left to Celery, which connects after the networks are loaded.
+    """
     from django.conf import settings
 
     from recognition.models import Worker
@@ -98,33 +142,48 @@ def workers(count: int = 1, *, cores: Sequence[int] | None = None, **env: str) -
         command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
     with process(command, log, **env) as running:
         _wait(lambda: Worker.objects.alive().count() == count, running, log)
-        time.sleep(1)  # Celery connects after the networks are loaded
+        time.sleep(settle)
         yield
 
 
+_PARTS = {
+    "gunicorn": "web",
+    "manage.py worker": "worker",
+    "shitu_site beat": "beat",
+    "postgres": "postgres",
+    "valkey": "valkey",
+    "redis": "valkey",
+}
+
+
 def cpu_seconds() -> dict[str, float]:
-    """Processor seconds so far of this site's processes: web, worker, postgres, valkey.
+    """Processor seconds so far of each part of this site.
 
     On a machine that is busy with other things this still tells what an answer costs.
     """
+    spent: dict[str, float] = dict.fromkeys(_PARTS.values(), 0.0)
+    for part, one in running():
+        with suppress(psutil.Error):  # it has ended
+            times = one.cpu_times()
+            spent[part] += times.user + times.system
+    return spent
+
+
+def running() -> Iterator[tuple[str, psutil.Process]]:
+    """This site's processes: web, worker, beat, postgres, valkey."""
     from django.conf import settings
 
     ours = str(settings.SHITU_VAR_DIR)
-    parts = {"gunicorn": "web", "manage.py worker": "worker", "postgres": "postgres"}
-    parts |= {"valkey": "valkey", "redis": "valkey"}
-    spent: dict[str, float] = dict.fromkeys(parts.values(), 0.0)
     for one in psutil.process_iter():
         try:
             line = " ".join(one.cmdline())
-            known = next((part for word, part in parts.items() if word in line), None)
-            if known is None or one.pid == os.getpid():
+            part = next((part for word, part in _PARTS.items() if word in line), None)
+            if part is None or one.pid == os.getpid():
                 continue
             if one.environ().get("SHITU_VAR_DIR") == ours or one.cwd().startswith(ours):
-                times = one.cpu_times()
-                spent[known] += times.user + times.system
+                yield part, one
         except psutil.Error:  # it has ended
             continue
-    return spent
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -18,11 +19,28 @@ def _one_line_a_request(
     return event
 
 
+# Query strings (codes of a sign-in, addresses to go back to) and the secret part of a link that was
+# sent by e-mail: an invitation, a new password.
+_SECRETS = re.compile(r"\?\S*|(?<=/invitations/)[\w-]{20,}|(?<=/password/reset/)[^\s'/]+/[^\s'/]+")
+
+
+def _no_secrets_in_addresses(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """What can be used by whoever reads it does not belong into a log."""
+    if "request" in event:
+        event["request"] = _SECRETS.sub("…", str(event["request"]))
+    if str(event.get("logger", "")).startswith("django.request"):
+        event["event"] = _SECRETS.sub("…", str(event["event"]))
+    return event
+
+
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.ExtraAdder(),
+    _no_secrets_in_addresses,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
@@ -61,6 +79,7 @@ def configure(style: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.request": {"level": "ERROR"},  # below that, request_finished says it all
+            "authlib": {"level": "INFO"},  # below that it tells the secret of a sign-in
             "faiss.loader": {"level": "WARNING"},
             "httpx": {"level": "WARNING"},
             "kombu": {"level": "WARNING"},

@@ -6,9 +6,11 @@ With `DATABASE_URL` / `REDIS_URL` unset the project runs its own PostgreSQL / Va
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -60,12 +62,52 @@ def _pipeline_settings(path: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"SHITU_PIPELINE_CONFIG: {error.message}") from error
 
 
+def _engine_options(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """Options of the engine; those of the pipeline file only for the engine that it names."""
+    if text := env.str("SHITU_ENGINE_OPTIONS", default=""):
+        try:
+            options = json.loads(text)
+        except ValueError:
+            options = None
+        if not isinstance(options, dict):
+            raise ImproperlyConfigured(
+                "SHITU_ENGINE_OPTIONS must be a JSON object, such as "
+                '{"trt_use_dynamic_shapes": true}'
+            )
+        return options
+    if env.str("SHITU_ENGINE", default=pipeline.get("SHITU_ENGINE")) == pipeline.get(
+        "SHITU_ENGINE"
+    ):
+        return dict(pipeline.get("SHITU_ENGINE_OPTIONS", {}))
+    return {}
+
+
 # --- Where things are -----------------------------------------------------------------------------
 SHITU_VAR_DIR = _directory("SHITU_VAR_DIR", BASE_DIR / "var")
 SHITU_MODELS_DIR = _directory("SHITU_MODELS_DIR", SHITU_VAR_DIR / "models")
 MEDIA_ROOT = _directory("SHITU_MEDIA_DIR", SHITU_VAR_DIR / "media")
 STATIC_ROOT = SHITU_VAR_DIR / "static"
 STATIC_URL = "/static/"
+
+# Pictures in files below MEDIA_ROOT, or in a bucket.
+_MEDIA_STORAGES = {
+    "local": "django.core.files.storage.FileSystemStorage",
+    "s3": "recognition.storage.Bucket",
+}
+SHITU_MEDIA_STORAGE = env.str("SHITU_MEDIA_STORAGE", default="local")
+if SHITU_MEDIA_STORAGE not in _MEDIA_STORAGES:
+    raise ImproperlyConfigured(
+        f"SHITU_MEDIA_STORAGE={SHITU_MEDIA_STORAGE} is none of {', '.join(_MEDIA_STORAGES)}"
+    )
+SHITU_S3_BUCKET = env.str("SHITU_S3_BUCKET", default="")
+SHITU_S3_PREFIX = env.str("SHITU_S3_PREFIX", default="")
+SHITU_S3_REGION = env.str("SHITU_S3_REGION", default="")
+SHITU_S3_ENDPOINT = env.str("SHITU_S3_ENDPOINT", default="")
+SHITU_S3_PUBLIC_ENDPOINT = env.str("SHITU_S3_PUBLIC_ENDPOINT", default="")
+SHITU_S3_ADDRESSING = env.str("SHITU_S3_ADDRESSING", default="auto")
+SHITU_S3_ACCESS_KEY = env.str("SHITU_S3_ACCESS_KEY", default="")
+SHITU_S3_SECRET_KEY = env.str("SHITU_S3_SECRET_KEY", default="")
+SHITU_S3_URL_SECONDS = env.int("SHITU_S3_URL_SECONDS", default=300)
 
 # --- Safety ---------------------------------------------------------------------------------------
 SECRET_KEY = _secret_key()
@@ -89,9 +131,19 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+SHITU_SITE_URL = env.str("SHITU_SITE_URL", default="")
+# Sign-in with an OpenID Connect provider: on when the first three are set.
+SHITU_OIDC_ISSUER = env.str("SHITU_OIDC_ISSUER", default="")
+SHITU_OIDC_CLIENT_ID = env.str("SHITU_OIDC_CLIENT_ID", default="")
+SHITU_OIDC_CLIENT_SECRET = env.str("SHITU_OIDC_CLIENT_SECRET", default="")
+SHITU_OIDC_NAME = env.str("SHITU_OIDC_NAME", default="") or urlsplit(SHITU_OIDC_ISSUER).hostname
+SHITU_OIDC_SCOPES = env.str("SHITU_OIDC_SCOPES", default="openid email profile")
+SHITU_OIDC_CREATE_USERS = env.bool("SHITU_OIDC_CREATE_USERS", default=False)
+SHITU_PASSWORD_LOGIN = env.bool("SHITU_PASSWORD_LOGIN", default=True)
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
-    "django.contrib.auth.backends.ModelBackend",
+    *(["django.contrib.auth.backends.ModelBackend"] if SHITU_PASSWORD_LOGIN else []),
+    "recognition.web.backends.ProviderBackend",
 ]
 AXES_FAILURE_LIMIT = SHITU_LOGIN_FAILURES = env.int("SHITU_LOGIN_FAILURES", default=10)
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -106,6 +158,7 @@ LOGOUT_REDIRECT_URL = "login"
 
 EMAIL_CONFIG = env.email_url("SHITU_EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = EMAIL_CONFIG.get("EMAIL_TIMEOUT", 15)
 DEFAULT_FROM_EMAIL = env.str("SHITU_EMAIL_FROM", default="shitu@localhost")
 
 # --- Servers --------------------------------------------------------------------------------------
@@ -145,6 +198,8 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Celery would open a database connection for every task; `shitu_site/celery.py` looks after it.
+CELERY_DB_REUSE_MAX = 10**9
 CELERY_TASK_DEFAULT_QUEUE = "bulk"
 CELERY_TASK_ROUTES = {"recognition.tasks.answer_queries": {"queue": "live"}}
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -166,6 +221,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "measure-recall": {"task": "recognition.tasks.measure_recall", "schedule": 6 * 3600.0},
     "purge-queries": {"task": "recognition.tasks.purge_queries", "schedule": 3600.0},
+    "purge-sessions": {"task": "recognition.tasks.purge_sessions", "schedule": 86_400.0},
     "purge-trash": {"task": "recognition.tasks.purge_trash", "schedule": 3600.0},
     "forget-job-files": {"task": "recognition.tasks.forget_job_files", "schedule": 86_400.0},
 }
@@ -177,6 +233,7 @@ _pipeline = _pipeline_settings(SHITU_PIPELINE_CONFIG)
 SHITU_DEVICE = env.str("SHITU_DEVICE", default=_pipeline.get("SHITU_DEVICE", "cpu"))
 SHITU_DEVICES = env.str("SHITU_DEVICES", default="")
 SHITU_ENGINE = env.str("SHITU_ENGINE", default=_pipeline.get("SHITU_ENGINE", "auto"))
+SHITU_ENGINE_OPTIONS = _engine_options(_pipeline)
 SHITU_THREADS = env.int("SHITU_THREADS", default=_pipeline.get("SHITU_THREADS", 0))
 SHITU_DETECTOR = env.str("SHITU_DETECTOR", default="starter_det")
 SHITU_FEATURE_MODEL = env.str("SHITU_FEATURE_MODEL", default="starter_rec")
@@ -216,6 +273,7 @@ SHITU_MAX_IMAGE_BYTES = env.int("SHITU_MAX_IMAGE_BYTES", default=20 * 1024 * 102
 SHITU_MAX_IMAGE_PIXELS = env.int("SHITU_MAX_IMAGE_PIXELS", default=50_000_000)
 SHITU_MIN_IMAGE_SIDE = env.int("SHITU_MIN_IMAGE_SIDE", default=8)
 SHITU_MAX_UPLOAD_FILES = env.int("SHITU_MAX_UPLOAD_FILES", default=100)
+SHITU_MAX_UPLOAD_URLS = env.int("SHITU_MAX_UPLOAD_URLS", default=5000)
 SHITU_FETCH_ALLOW = env.list("SHITU_FETCH_ALLOW", default=[])
 SHITU_ACCEL_REDIRECT = env.str("SHITU_ACCEL_REDIRECT", default="")
 SHITU_FETCH_TIMEOUT = env.float("SHITU_FETCH_TIMEOUT", default=15.0)
@@ -275,7 +333,7 @@ TEMPLATES = [
     }
 ]
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": {"BACKEND": _MEDIA_STORAGES[SHITU_MEDIA_STORAGE]},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 WHITENOISE_USE_FINDERS = DEBUG
@@ -294,8 +352,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": [
-        "django_filters.rest_framework.DjangoFilterBackend",
-        "rest_framework.filters.OrderingFilter",
+        "recognition.api.filters.Filters",
+        "recognition.api.filters.Ordering",
     ],
     "DEFAULT_THROTTLE_CLASSES": ["recognition.api.throttling.RequestsPerMinute"],
     "EXCEPTION_HANDLER": "recognition.api.errors.to_response",

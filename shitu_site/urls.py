@@ -6,11 +6,14 @@ from django.contrib import admin
 from django.urls import include, path
 
 from recognition.api.health import health
+from recognition.web.accounts import admin_sign_in
+
+_screens, _app, _name = admin.site.urls
 
 urlpatterns = [
     path("health", health, name="health"),
     path("", include("recognition.api.paddlex.urls")),
-    path("admin/", admin.site.urls),
+    path("admin/", ([path("login/", admin_sign_in, name="login"), *_screens], _app, _name)),
     path("api/", include("recognition.api.urls")),
     path("", include("recognition.web.urls")),
 ]

@@ -122,7 +122,7 @@ def _a_picture_by_its_number_alone(patch: Callable[..., None]) -> None:
 def _similar_in_all(patch: Callable[..., None]) -> None:
     from recognition.api import similar
 
-    patch(similar, "several", lambda request, keys: list(Catalogue.objects.select_related("index")))
+    patch(similar, "several", lambda *_, **__: list(Catalogue.objects.select_related("index")))
 
 
 @pytest.mark.parametrize(

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
+from django.core.files.uploadedfile import UploadedFile
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.text import capfirst
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminFileFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from recognition.admin.work import RecognitionAdmin, RefusableForm, counted, going
+from recognition.admin.work import RecognitionAdmin, RefusableForm, choose, counted, going
+from recognition.errors import BadInput, TooLarge
 from recognition.models import (
     Catalogue,
     FeatureModel,
     GalleryImage,
     IndexState,
     IndexType,
+    Job,
     Membership,
     Metric,
     Product,
     RecognitionQuery,
     State,
+    User,
 )
-from recognition.services import catalogues, gallery, members
+from recognition.services import catalogues, exports, gallery, imports, members
 
 INDEX_COLOURS = {
     IndexState.EXACT: "info",
@@ -116,7 +127,7 @@ class CatalogueAdmin(RecognitionAdmin):
     search_fields = ("name", "key", "owner__username")
     autocomplete_fields = ("owner",)
     inlines = (MembershipInline,)
-    actions = ("embed_again",)
+    actions = ("import_file", "judge_file", "export", "embed_again")
     fieldsets = (
         (None, {"fields": ("name", "description", "owner", "key", "version")}),
         (
@@ -198,8 +209,6 @@ class CatalogueAdmin(RecognitionAdmin):
         return self.inlines if obj else ()  # the owner becomes the first manager by himself
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        from django.conf import settings
-
         given = super().get_changeform_initial_data(request)
         return {"detector": settings.SHITU_DETECTOR, "owner": request.user.pk} | given
 
@@ -272,6 +281,66 @@ class CatalogueAdmin(RecognitionAdmin):
         )
         return [*map(str, objs), lines], figures, set(), []
 
+    @action(description=_("Import a file into one of them"), permissions=["change"])
+    def import_file(
+        self, request: HttpRequest, queryset: QuerySet[Catalogue]
+    ) -> HttpResponse | None:
+        return self._import(request, queryset, dry_run=False)
+
+    @action(description=_("Judge a file for one of them, import nothing"), permissions=["change"])
+    def judge_file(
+        self, request: HttpRequest, queryset: QuerySet[Catalogue]
+    ) -> HttpResponse | None:
+        return self._import(request, queryset, dry_run=True)
+
+    def _import(
+        self, request: HttpRequest, queryset: QuerySet[Catalogue], *, dry_run: bool
+    ) -> HttpResponse | None:
+        if queryset.count() != 1:
+            raise BadInput(gettext("A file goes into one catalogue: choose one."))
+        catalogue = queryset.get()
+
+        def act(file: UploadedFile) -> None:
+            most = settings.SHITU_MAX_IMPORT_BYTES
+            if (file.size or 0) > most:
+                raise TooLarge(
+                    gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
+                    % {"most": f"{most:,}"}
+                )
+            by = cast(User, request.user)
+            _tell_started(
+                request,
+                imports.start(
+                    catalogue,
+                    cast(BinaryIO, file),
+                    by=by,
+                    name=file.name or "",
+                    dry_run=dry_run,
+                ),
+            )
+
+        chosen = forms.FileField(
+            label=_("Which file?"),
+            help_text=_("ZIP, CSV or XLSX; what it is, its content says."),
+            widget=UnfoldAdminFileFieldWidget,
+        )
+        return choose(self, request, chosen, act, title=_("Import into %s") % catalogue)
+
+    @action(description=_("Export"), permissions=["change"])
+    def export(self, request: HttpRequest, queryset: QuerySet[Catalogue]) -> HttpResponse | None:
+        def act(with_vectors: str) -> None:
+            for catalogue in queryset.order_by("pk"):
+                by = cast(User, request.user)
+                job = exports.start(catalogue, by=by, embeddings=with_vectors == "yes")
+                _tell_started(request, job)
+
+        chosen = forms.ChoiceField(
+            choices=[("no", _("products and pictures")), ("yes", _("and the vectors"))],
+            label=_("What?"),
+            widget=UnfoldAdminSelectWidget,
+        )
+        return choose(self, request, chosen, act, title=str(_("Export")))
+
     @action(description=_("Embed all pictures again"), permissions=["change"])
     def embed_again(self, request: HttpRequest, queryset: QuerySet[Catalogue]) -> None:
         count = sum(gallery.reembed(catalogue) for catalogue in queryset)
@@ -279,3 +348,8 @@ class CatalogueAdmin(RecognitionAdmin):
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
         )
+
+
+def _tell_started(request: HttpRequest, job: Job) -> None:
+    address = reverse("admin:recognition_job_change", args=[job.pk])
+    messages.success(request, format_html(gettext('Started: <a href="{}">{}</a>.'), address, job))

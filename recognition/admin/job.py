@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.template.loader import render_to_string
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -20,6 +23,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
+from recognition import delivery
 from recognition.admin.work import ReadOnlyAdmin, WithState
 from recognition.errors import RecognitionError
 from recognition.models import Job, JobLine, State, User
@@ -70,7 +74,52 @@ class JobAdmin(WithState, ReadOnlyAdmin):
         ("source_name", "dry_run"),
         ("started_by", "key"),
         ("created_at", "finished_at"),
+        "downloads",
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        def at(name: str, view: Callable[..., HttpResponseBase]) -> URLPattern:
+            own = self.admin_site.admin_view(view)
+            return path(f"<int:pk>/{name}/", own, name=f"recognition_job_{name}")
+
+        return [at("report", self.report_view), at("file", self.file_view), *super().get_urls()]
+
+    def report_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """All lines as CSV."""
+        job = self._viewed(request, pk)
+        return StreamingHttpResponse(
+            jobs.report(job),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{job.key}.csv"'},
+        )
+
+    def file_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """The ZIP of an export that is done."""
+        job = self._viewed(request, pk)
+        if not _has_file(job):
+            raise Http404
+        try:
+            return delivery.stored(
+                str(job.file.name), cache="private, no-store", save_as=job.source_name
+            )
+        except FileNotFoundError as error:
+            raise Http404 from error
+
+    def _viewed(self, request: HttpRequest, pk: int) -> Job:
+        job = get_object_or_404(Job, pk=pk)
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        return job
+
+    @display(description=_("to save"))
+    def downloads(self, obj: Job) -> SafeString:
+        names = [("report", _("the report"))] + (
+            [("file", _("the export"))] if _has_file(obj) else []
+        )
+        links = (
+            (reverse(f"admin:recognition_job_{name}", args=[obj.pk]), text) for name, text in names
+        )
+        return format_html_join(" · ", '<a href="{}" class="underline">{}</a>', links)
 
     def has_steer_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return request.user.has_perm("recognition.change_job")
@@ -155,6 +204,10 @@ class JobAdmin(WithState, ReadOnlyAdmin):
         job = get_object_or_404(Job, pk=object_id)
         act(request, Job.objects.filter(pk=job.pk))
         return HttpResponseClientRedirect(reverse("admin:recognition_job_change", args=[job.pk]))
+
+
+def _has_file(job: Job) -> bool:
+    return job.kind == Job.Kind.EXPORT and job.state == State.DONE and bool(job.file)
 
 
 def _each(request: HttpRequest, queryset: QuerySet[Job], act: Callable[..., object]) -> int:

@@ -237,11 +237,12 @@ def choose(
     *,
     title: str,
 ) -> HttpResponse | None:
-    """The second half of a bulk action that needs to know where to: asks, then does `act(answer)`.
+    """The second half of a bulk action that needs to know more: asks, then does `act(answer)`.
 
     A refusal of the service is shown at the question.
     """
-    form = forms.Form(request.POST if "chosen" in request.POST else None)
+    given = "chosen" in request.POST or "chosen" in request.FILES
+    form = forms.Form(request.POST if given else None, request.FILES if given else None)
     form.fields["chosen"] = field
     if form.is_valid():
         try:

@@ -35,9 +35,7 @@ class _MomentField(IsoDateTimeField):
         return None if moment is None else in_utc(moment)
 
 
-class _YesOrNoField(forms.NullBooleanField):
-    widget = forms.TextInput
-
+class _YesOrNoField(forms.Field):
     def to_python(self, value: Any) -> bool | None:
         if value in self.empty_values:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 import django_filters
@@ -226,7 +226,7 @@ class ImportView(_Start):
     def _settings(self, file: File[bytes]) -> dict[str, Any]:
         """Those in an export, judged like a change of them, by somebody who may change them."""
         catalogues.require_role(self.request.user, self.catalogue, Role.MANAGER)
-        found = CatalogueChange(data=imports.settings_of(file.file), partial=True)
+        found = CatalogueChange(data=imports.settings_of(cast(BinaryIO, file.file)), partial=True)
         found.is_valid(raise_exception=True)
         require_models(found.validated_data)
         return dict(found.validated_data)

@@ -78,6 +78,23 @@ def try_model(directory: str) -> dict[str, Any]:
     return {"dimension": getattr(network, "dimension", None), "engine": network.engine}
 
 
+def convert_to_onnx(directory: str) -> dict[str, Any]:
+    """Give the Paddle model of a directory with a manifest an `inference.onnx` as well."""
+    from recognition.engine import conversion, store
+
+    conversion.to_onnx(store.read_manifest(Path(directory)))
+    return {}
+
+
+def quantise(directory: str, pictures: str, target: str) -> dict[str, Any]:
+    """Write the int8 twin of a model into `target`, calibrated on a list of files, one a line."""
+    from recognition.engine import quantisation, store
+
+    files = Path(pictures).read_text(encoding="utf-8").splitlines()
+    installed = store.read_manifest(Path(directory))
+    return quantisation.quantise(installed, [Path(file) for file in files], Path(target))
+
+
 def export_starter(checkpoint: str, detector: str, embedder: str) -> dict[str, Any]:
     """Write the starter models' files into two directories."""
     from recognition.engine import starter_network
@@ -87,7 +104,8 @@ def export_starter(checkpoint: str, detector: str, embedder: str) -> dict[str, A
 
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (found_devices, try_model, export_starter)
+    function.__name__: function
+    for function in (found_devices, try_model, convert_to_onnx, quantise, export_starter)
 }
 
 if __name__ == "__main__":

@@ -5,21 +5,31 @@ Nothing heavy is imported until a network is loaded. Pictures are RGB outside an
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from recognition.engine.devices import Device
 from recognition.engine.registry import Role
-from recognition.engine.store import NETWORKS, ONNX, WEIGHTS, InstalledModel, not_a
+from recognition.engine.store import (
+    NETWORKS,
+    ONNX,
+    OPENVINO_IR,
+    WEIGHTS,
+    InstalledModel,
+    not_a,
+)
 from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import BadInput, DeviceUnavailable, EngineFailed
 
@@ -28,53 +38,84 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One way to run a network: PaddleX's engine, its run mode, and on which devices it can."""
+    """One way to run a network: PaddleX's engine, its run mode, and on which devices it can.
+
+    `auto` takes only those that are `exact`: float32 arithmetic, and nothing to install.
+    """
 
     name: str
     paddlex: str
-    run_mode: str | None
+    run_mode: str | None = None
     device_kinds: tuple[str, ...] | None = None  # None: all that PaddleX knows
+    exact: bool = True
 
     def suits(self, installed: InstalledModel, device: Device) -> bool:
         """Whether the model has the files for it and the device is one it runs on."""
         if self.device_kinds is not None and device.kind not in self.device_kinds:
             return False
-        if self.paddlex == "onnxruntime":  # openvino's too
-            return installed.has(ONNX)
-        return installed.has(WEIGHTS) and any(installed.has(network) for network in NETWORKS)
+        has_onnx = installed.has(ONNX)
+        has_paddle = installed.has(WEIGHTS) and any(map(installed.has, NETWORKS))
+        return {
+            OPENVINO: has_onnx or installed.has(*OPENVINO_IR),
+            ONNXRUNTIME: has_onnx,
+            PADDLE: has_paddle,
+            HPI: has_paddle or has_onnx,
+        }[self.paddlex]
 
+
+# PaddleX's names. It has no openvino but through its high-performance plug-in (hpi), so that one
+# is registered there, see _openvino.
+OPENVINO, ONNXRUNTIME, PADDLE, HPI = "openvino", "onnxruntime", "paddle_static", "hpi"
 
 # In the order in which `auto` tries them. CPU milliseconds a picture with one thread: the starter
 # embedder 6 / 10 / 16 / 63, PP-ShiTuV2_rec's architecture 9 / 17 / 20 / 80, starter detector
 # 11 / 20 / 23 / 114. The first two need no paddle in memory; oneDNN fails on some exports of Paddle
 # 3.3 (interpolate).
-OPENVINO = "openvino"
 ENGINES = (
-    Engine(OPENVINO, "onnxruntime", None, ("cpu",)),
-    Engine("onnxruntime", "onnxruntime", None, ("cpu", "gpu")),
-    Engine("paddle_mkldnn", "paddle_static", "mkldnn", ("cpu",)),
-    Engine("paddle", "paddle_static", "paddle"),
+    Engine("openvino", OPENVINO, None, ("cpu",)),
+    Engine("onnxruntime", ONNXRUNTIME, None, ("cpu", "gpu")),
+    Engine("paddle_mkldnn", PADDLE, "mkldnn", ("cpu",)),
+    Engine("paddle", PADDLE, "paddle"),
+    Engine("paddle_fp16", PADDLE, "paddle_fp16", ("gpu",), exact=False),
+    Engine("paddle_trt_fp32", PADDLE, "trt_fp32", ("gpu",), exact=False),
+    Engine("paddle_trt_fp16", PADDLE, "trt_fp16", ("gpu",), exact=False),
+    Engine("hpi", HPI, exact=False),
 )
 AUTO = "auto"
 
 
 def load_detector(
-    installed: InstalledModel, device: Device, *, threads: int = 1, engine: str = AUTO
+    installed: InstalledModel,
+    device: Device,
+    *,
+    threads: int = 1,
+    engine: str = AUTO,
+    options: Mapping[str, Any] | None = None,
 ) -> PaddleXDetector:
     """Load a detector onto `device` and let it pass the self-test.
 
     `threads` is the number of CPU threads of this network (PaddleX's own default is 10 on any
-    machine). `engine` is a name of `ENGINES` or `auto`. Raises BadInput for an engine that does
-    not exist or does not suit, EngineFailed when none works, DeviceUnavailable.
+    machine). `engine` is a name of `ENGINES` or `auto`. `options` go to PaddleX as they are: its
+    `hpi_config` for hpi, else its `engine_config`. Raises BadInput for an engine or option that
+    does not exist or does not suit, EngineFailed when none works, DeviceUnavailable.
     """
-    return _first_that_works(installed, "detector", device, threads, engine, PaddleXDetector)
+    return _first_that_works(
+        installed, "detector", device, threads, engine, options or {}, PaddleXDetector
+    )
 
 
 def load_embedder(
-    installed: InstalledModel, device: Device, *, threads: int = 1, engine: str = AUTO
+    installed: InstalledModel,
+    device: Device,
+    *,
+    threads: int = 1,
+    engine: str = AUTO,
+    options: Mapping[str, Any] | None = None,
 ) -> PaddleXEmbedder:
     """Load an embedder; everything as `load_detector`."""
-    return _first_that_works(installed, "embedder", device, threads, engine, PaddleXEmbedder)
+    return _first_that_works(
+        installed, "embedder", device, threads, engine, options or {}, PaddleXEmbedder
+    )
 
 
 class _Network:
@@ -217,6 +258,28 @@ def trial_pictures() -> list[Pixels]:
     return [shelf, disc]
 
 
+def disagreement(one: Any, other: Any) -> str:
+    """How the answers of two networks to the trial pictures differ; empty when they do not.
+
+    Engines that agree (cosine > 0.9999, boxes IoU > 0.99) make vectors that may stand side by side.
+    """
+    pictures = trial_pictures()
+    if isinstance(one, PaddleXEmbedder):
+        if one.dimension != other.dimension:
+            return f"{other.dimension} numbers a picture instead of {one.dimension}"
+        cosine = float((one.embed(pictures) * other.embed(pictures)).sum(axis=1).min())
+        return "" if cosine > 0.9999 else f"a vector is only {cosine:.4f} like the one expected"
+    found = [network.detect(pictures, threshold=0.3) for network in (one, other)]
+    for expected, boxes in zip(*found, strict=True):
+        # The same boxes, up to one at the edge of the threshold that only one of them sees.
+        best = [max((box.iou(also) for also in boxes), default=0.0) for box in expected]
+        if any(overlap <= 0.99 for overlap in best if overlap) or abs(
+            len(boxes) - len(expected)
+        ) > max(1, len(expected) // 20):
+            return f"boxes differ: {expected[:3]} were expected, {boxes[:3]} found"
+    return ""
+
+
 N = TypeVar("N", PaddleXDetector, PaddleXEmbedder)
 
 
@@ -226,6 +289,7 @@ def _first_that_works(
     device: Device,
     threads: int,
     wanted: str,
+    options: Mapping[str, Any],
     network: Callable[[Any, InstalledModel, Engine, Device], N],
 ) -> N:
     if installed.role != role:
@@ -233,9 +297,19 @@ def _first_that_works(
     reasons: list[str] = []
     if threads < 1:
         raise BadInput(f"{threads} threads: at least 1 is needed.", field="threads")
+    if options and wanted == AUTO:
+        raise BadInput(
+            "Engine options are for one engine: name it with SHITU_ENGINE, or leave "
+            "SHITU_ENGINE_OPTIONS out.",
+            field="options",
+        )
     for engine in _candidates(installed, device, wanted):
+        if options or engine.paddlex == HPI:
+            _paddlex(installed.directory.parent, installed.paddlex_name, role)
+            _check_options(engine, options)
+            _check_plugin(engine, device)
         try:
-            predictor = _predictor(installed, role, engine, device, threads)
+            predictor = _predictor(installed, role, engine, device, threads, options)
             loaded = network(predictor, installed, engine, device)
             loaded.self_test()
         except DeviceUnavailable:
@@ -260,6 +334,10 @@ def _first_that_works(
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error.__cause__, ValidationError):  # an option's value that PaddleX refuses
+        return "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.__cause__.errors()
+        )
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
 
 
@@ -269,7 +347,9 @@ def _candidates(installed: InstalledModel, device: Device, wanted: str) -> list[
         return [
             engine
             for engine in ENGINES
-            if engine.suits(installed, device) and (device.kind == "cpu" or engine.name == "paddle")
+            if engine.exact
+            and engine.suits(installed, device)
+            and (device.kind == "cpu" or engine.name == "paddle")
         ]
     for engine in ENGINES:
         if engine.name == wanted:
@@ -285,35 +365,120 @@ def _candidates(installed: InstalledModel, device: Device, wanted: str) -> list[
 
 
 def _predictor(
-    installed: InstalledModel, role: Role, engine: Engine, device: Device, threads: int
+    installed: InstalledModel,
+    role: Role,
+    engine: Engine,
+    device: Device,
+    threads: int,
+    options: Mapping[str, Any],
 ) -> Any:
     """PaddleX's predictor, on the device that was asked for or not at all."""
     create_model = _paddlex(installed.directory.parent, installed.paddlex_name, role)
-    config: dict[str, Any] = (
-        {"intra_op_num_threads": threads, "inter_op_num_threads": 1, "log_severity_level": 3}
-        if engine.paddlex == "onnxruntime"
-        else {"run_mode": engine.run_mode, "cpu_threads": threads}
-    )
+    if engine.paddlex == HPI:
+        os.environ["PADDLE_PDX_CPU_NUM_THREADS"] = str(threads)  # all its backends on a CPU read it
+        how: dict[str, Any] = {"use_hpip": True, "hpi_config": dict(options) or None}
+    else:
+        own: dict[str, dict[str, Any]] = {
+            OPENVINO: {"threads": threads},
+            ONNXRUNTIME: {
+                "intra_op_num_threads": threads,
+                "inter_op_num_threads": 1,
+                "log_severity_level": 3,
+            },
+            PADDLE: {"run_mode": engine.run_mode, "cpu_threads": threads},
+        }
+        config = own[engine.paddlex] | dict(options)
+        how = {"engine": engine.paddlex, "engine_config": config}
     model = create_model(
-        installed.paddlex_name,
-        model_dir=str(installed.directory),
-        device=str(device),
-        engine=engine.paddlex,
-        engine_config=config,
+        installed.paddlex_name, model_dir=str(installed.directory), device=str(device), **how
     )
     predictor = model._predictor
-    if engine.name == OPENVINO:
-        from recognition.engine.openvino_runner import OpenVinoRunner
-
-        predictor.runner = OpenVinoRunner(installed.directory / ONNX, threads=threads)
-    else:
-        _check_where_it_runs(predictor.runner, engine, device)
+    _check_where_it_runs(predictor.runner, engine, device)
     return predictor
+
+
+# Set from SHITU_DEVICE, SHITU_ENGINE and SHITU_THREADS, or by PaddleX itself.
+_NO_OPTIONS = {
+    "device_type", "device_id", "run_mode", "cpu_threads", "intra_op_num_threads",
+    "model_name", "pdx_model_name",
+}  # fmt: skip
+
+
+def _check_options(engine: Engine, options: Mapping[str, Any]) -> None:
+    """Raise BadInput for an option that PaddleX does not have: it drops some without a word."""
+    from paddlex.inference.models.runners.hpi import HPIConfig
+    from paddlex.inference.models.runners.onnxruntime_runner import ONNXRuntimeRunnerConfig
+    from paddlex.inference.models.runners.paddle_static import PaddleStaticRunnerConfig
+
+    declared = {
+        HPI: HPIConfig, ONNXRUNTIME: ONNXRuntimeRunnerConfig, PADDLE: PaddleStaticRunnerConfig,
+    }.get(engine.paddlex)  # fmt: skip
+    known = sorted(set(declared.model_fields) - _NO_OPTIONS if declared else ())
+    for name in options:
+        if name in _NO_OPTIONS:
+            raise BadInput(
+                f"{name!r} is no option of an engine here: SHITU_DEVICE, SHITU_ENGINE and "
+                "SHITU_THREADS say that.",
+                field="options",
+            )
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Is {close[0]} meant?" if close else ""
+            raise BadInput(
+                f"{name!r} is no option of the engine {engine.name}; it has "
+                f"{', '.join(known) or 'none'}.{hint}",
+                field="options",
+            )
+
+
+def has_plugin() -> bool:
+    """Whether PaddleX's high-performance inference plug-in is installed."""
+    from paddlex.utils.deps import is_dep_available
+
+    return bool(is_dep_available("ultra-infer"))
+
+
+def _check_plugin(engine: Engine, device: Device) -> None:
+    if engine.paddlex == HPI and not has_plugin():
+        kind = device.kind if device.kind in ("cpu", "gpu", "npu") else "cpu"
+        raise EngineFailed(
+            "The engine hpi is PaddleX's high-performance inference, and its plug-in ultra-infer "
+            f"is not installed. Install it with `paddlex --install hpi-{kind}`, which downloads it "
+            "from PaddleX's own site as no package index has it, or choose another engine with "
+            "SHITU_ENGINE; on a CPU openvino is the backend it would mostly take."
+        )
+
+
+@cache
+def _register_openvino() -> None:
+    """Make OpenVINO an engine of PaddleX, which knows it only through its plug-in."""
+    from paddlex.inference.models.engines import RunnerEngine
+
+    from recognition.engine.openvino_runner import OpenVinoRunner
+
+    class OpenVinoEngine(RunnerEngine):
+        entities = OPENVINO  # PaddleX registers classes by this attribute
+        name = OPENVINO
+
+        def get_default_runner_builder(self) -> Callable[..., OpenVinoRunner]:
+            def build(
+                *, model_dir: Path, engine_config: Mapping[str, Any], **_: Any
+            ) -> OpenVinoRunner:
+                network = model_dir / OPENVINO_IR[0]
+                file = network if network.is_file() else model_dir / ONNX
+                return OpenVinoRunner(file, threads=engine_config["threads"])
+
+            return build
+
+        def validate_runner(self, runner: Any) -> None:
+            """Nobody else builds runners for this engine."""
 
 
 def _check_where_it_runs(runner: Any, engine: Engine, device: Device) -> None:
     """Raise where PaddleX or onnxruntime quietly took another device or run mode."""
-    if engine.paddlex == "onnxruntime":
+    if engine.paddlex == OPENVINO:
+        return
+    if engine.paddlex == ONNXRUNTIME:
         provider = runner.session.get_providers()[0]
         expected = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}[device.kind]
         if provider != expected:
@@ -322,7 +487,10 @@ def _check_where_it_runs(runner: Any, engine: Engine, device: Device) -> None:
                 "onnxruntime-gpu and CUDA, or use cpu."
             )
         return
-    kind, mode = runner._config["device_type"], runner._config["run_mode"]
+    if engine.paddlex == HPI:
+        kind, mode = runner.config.device_type, engine.run_mode
+    else:
+        kind, mode = runner._config["device_type"], runner._config["run_mode"]
     if kind != device.kind:
         raise DeviceUnavailable(
             f"PaddleX runs on {kind} although {device} was asked for. Install the Paddle build "
@@ -360,8 +528,9 @@ def _paddlex(cache: Path, paddlex_name: str, role: Role) -> Callable[..., Any]:
     if (paddlex_name, role) not in _registered:
         # PaddleX runs features on Paddle only, though its onnxruntime runner does as well, and
         # knows only its own names.
+        _register_openvino()
         known = try_get_supported_engines(paddlex_name) or ()
-        missing = [name for name in ("onnxruntime", "paddle_static") if name not in known]
+        missing = [name for name in (OPENVINO, ONNXRUNTIME, PADDLE, HPI) if name not in known]
         predictor = DetRunnerPredictor if role == "detector" else ImageFeatureRunnerPredictor
         register_predictor_binding_map(predictor, {name: [paddlex_name] for name in missing})
         _registered.add((paddlex_name, role))

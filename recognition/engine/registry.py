@@ -93,6 +93,7 @@ MODELS: MappingProxyType[str, ModelSpec] = MappingProxyType(
     }
 )
 
+INT8_SUFFIX = "-int8"  # of a model's name: its quantised twin, see quantise.py
 DEFAULT_PADDLEX_NAME: dict[Role, str] = {"detector": "PP-ShiTuV2_det", "embedder": "PP-ShiTuV2_rec"}
 
 

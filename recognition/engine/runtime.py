@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from recognition.errors import BadInput, EngineFailed, ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
+_MOST_PATIENCE = 4096  # batches
 EMBED_BATCH = 8  # pictures; on a CPU 8 are as fast as 1 each and 32 are slower
 
 LoadDetector = Callable[..., Detector]
@@ -45,6 +46,7 @@ class Loaded:
     name: str
     role: Role
     digest: str
+    precision: str
     dimension: int | None
     engine: str
     device: str
@@ -64,12 +66,42 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
+@dataclass(slots=True)
+class _Room:
+    """How many pictures at a time fit the memory of a device, as it turned out.
+
+    Halved when they do not. Memory that somebody else took may come free, so after `patience`
+    batches that did fit it is doubled; where that was wrong, patience doubles too, because each
+    attempt costs a failed batch.
+    """
+
+    pictures: int
+    patience: int = 16
+    fitted: int = 0
+    grown: bool = False
+
+    def too_small_for(self, pictures: int) -> None:
+        """That many did not fit."""
+        if self.grown:
+            self.patience = min(2 * self.patience, _MOST_PATIENCE)
+        self.pictures, self.fitted, self.grown = pictures // 2, 0, False
+
+    def fits(self, pictures: int) -> None:
+        """That many did fit."""
+        if pictures < self.pictures:  # the rest of a list says nothing
+            return
+        self.fitted, self.grown = self.fitted + 1, False
+        if self.fitted >= self.patience:
+            self.pictures, self.fitted, self.grown = 2 * self.pictures, 0, True
+
+
 class Runtime:
     """Detects and embeds with any installed model; each is loaded when it is first asked for.
 
     `device` is one device in PaddleX's grammar; a worker process has one, so several ids are
     refused. `threads` is the number of CPU threads of a network, None for as many as there are
-    cores this process may use. `engine` is `auto` or a name of `ppshitu.ENGINES`.
+    cores this process may use. `engine` is `auto` or a name of `ppshitu.ENGINES`, `options` are
+    that engine's own, see `ppshitu.load_detector`.
     """
 
     def __init__(
@@ -79,6 +111,7 @@ class Runtime:
         *,
         threads: int | None = None,
         engine: str = ppshitu.AUTO,
+        options: Mapping[str, Any] | None = None,
         load_detector: LoadDetector = ppshitu.load_detector,
         load_embedder: LoadEmbedder = ppshitu.load_embedder,
     ) -> None:
@@ -91,13 +124,13 @@ class Runtime:
                 field="device",
             )
         self.threads = usable_cores() if threads is None else threads
-        self.engine = engine
+        self.engine, self.options = engine, dict(options or {})
         self._load_detector, self._load_embedder = load_detector, load_embedder
         self._lock = RLock()
         self._detectors: dict[str, Detector] = {}
         self._embedders: dict[str, Embedder] = {}
         self._loaded: dict[str, Loaded] = {}
-        self._most: dict[str, int] = {}  # pictures at a time, of networks that ran out of memory
+        self._room: dict[str, _Room] = {}  # of networks that ran out of memory
         self._probed = False
 
     def detect(
@@ -168,12 +201,12 @@ class Runtime:
         size: int,
         ask: Callable[[Sequence[Pixels]], Answer],
     ) -> list[Answer]:
-        """Answers about `size` pictures at a time; halved, and kept so, when memory runs out."""
-        size = min(size, self._most.get(name, size))
+        """Answers about `size` pictures at a time, fewer for a while after memory ran out."""
         answers: list[Answer] = []
         start = 0
         while start < len(pictures):
-            part = pictures[start : start + size]
+            room = self._room.get(name)
+            part = pictures[start : start + min(size, room.pictures if room else size)]
             try:
                 answers.append(ask(part))
             except Exception as error:
@@ -189,15 +222,18 @@ class Runtime:
                 reason = str(error)
             else:
                 start += len(part)
+                if room is not None:
+                    room.fits(len(part))
                 continue
             # Out here the error is gone, and with its traceback the arrays that it held.
-            size = self._most[name] = len(part) // 2
+            room = self._room.setdefault(name, _Room(len(part)))
+            room.too_small_for(len(part))
             logger.warning(
                 "%s ran out of memory on %s with %d pictures, now %d at a time: %s",
                 name,
                 self.device,
                 len(part),
-                size,
+                room.pictures,
                 reason,
             )
         return answers
@@ -222,7 +258,11 @@ class Runtime:
                 installed = self._checked(name, "detector", expected_digest)
                 started = perf_counter()
                 network = self._load_detector(
-                    installed, self.device, threads=self.threads, engine=self.engine
+                    installed,
+                    self.device,
+                    threads=self.threads,
+                    engine=self.engine,
+                    options=self.options,
                 )
                 self._detectors[name] = network
                 self._remember(installed, network.engine, None, started)
@@ -235,7 +275,11 @@ class Runtime:
                 installed = self._checked(name, "embedder", expected_digest)
                 started = perf_counter()
                 network = self._load_embedder(
-                    installed, self.device, threads=self.threads, engine=self.engine
+                    installed,
+                    self.device,
+                    threads=self.threads,
+                    engine=self.engine,
+                    options=self.options,
                 )
                 self._embedders[name] = network
                 self._remember(installed, network.engine, network.dimension, started)
@@ -261,6 +305,7 @@ class Runtime:
             name=installed.name,
             role=installed.role,
             digest=installed.digest,
+            precision=installed.precision,
             dimension=dimension,
             engine=engine,
             device=str(self.device),

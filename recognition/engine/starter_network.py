@@ -17,6 +17,7 @@ from paddle.nn.functional import adaptive_avg_pool2d, avg_pool2d, relu6
 from paddle.static import InputSpec
 
 from recognition.engine import starter
+from recognition.engine.conversion import OPSET
 
 # (kernel, stride of the first block, number of blocks); widths and expansion are in the weights.
 STAGES = ((3, 1, 1), (3, 2, 2), (5, 2, 2), (3, 2, 3), (5, 1, 3), (5, 2, 4), (3, 1, 1))
@@ -205,31 +206,35 @@ def export(checkpoint: Path, detector: Path, embedder: Path) -> None:
     with np.load(starter.HEAD) as head:
         finder = StarterDetector(trunk, Head(dict(head)))
     describer = StarterEmbedder(trunk, np.load(starter.MEAN), starter.projection(classifier))
-    _save(finder, detector, _detector_inputs, DETECTOR_SETTINGS)
-    _save(describer, embedder, _embedder_inputs, EMBEDDER_SETTINGS)
+    save(finder, detector, detector_inputs, DETECTOR_SETTINGS)
+    save(describer, embedder, embedder_inputs, EMBEDDER_SETTINGS)
 
 
-def _detector_inputs(batch: int | None) -> list[InputSpec]:
-    size = DETECTOR_SIZE
+def detector_inputs(batch: int | None, size: int = DETECTOR_SIZE) -> list[InputSpec]:
+    """Of PP-ShiTuV2_det's contract, with pictures of `size` pixels."""
     return [
         InputSpec([batch, 3, size, size], "float32", name="image"),
         InputSpec([batch, 2], "float32", name="scale_factor"),
     ]
 
 
-def _embedder_inputs(batch: int | None) -> list[InputSpec]:
-    # Only the detector's NMS needs a fixed batch in ONNX.
-    return [InputSpec([None, 3, EMBEDDER_SIZE, EMBEDDER_SIZE], "float32", name="x")]
+def embedder_inputs(batch: int | None, size: int = EMBEDDER_SIZE) -> list[InputSpec]:
+    """Of PP-ShiTuV2_rec's. Only the detector's NMS needs a fixed batch in ONNX."""
+    return [InputSpec([None, 3, size, size], "float32", name="x")]
 
 
-def _save(network: nn.Layer, folder: Path, inputs: Any, settings: dict[str, Any]) -> None:
+def save(network: nn.Layer, folder: Path, inputs: Any, settings: dict[str, Any]) -> None:
+    """Write a network as PaddleX reads it: for Paddle, in ONNX, and with `settings`.
+
+    `inputs` gives the InputSpecs for a batch size, None for any.
+    """
     network.eval()
     for name, batch in (("onnx", 1), ("paddle", None)):
         prefix = folder / name / "inference"
         paddle.jit.save(network, str(prefix), input_spec=inputs(batch))
     onnx = folder / "inference.onnx"
     source = folder / "onnx" / "inference"
-    paddle2onnx.export(f"{source}.json", f"{source}.pdiparams", str(onnx), opset_version=13)
+    paddle2onnx.export(f"{source}.json", f"{source}.pdiparams", str(onnx), opset_version=OPSET)
     if not onnx.is_file():  # paddle2onnx logs some failures and returns
         raise RuntimeError(f"paddle2onnx made no {onnx.name}")
     for file in ("inference.json", "inference.pdiparams"):

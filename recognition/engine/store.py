@@ -1,6 +1,7 @@
 """Models on disk: what is installed, and how it gets there. Loads no paddle.
 
     <root>/<name>/inference.yml, inference.json|pdmodel, inference.pdiparams [, inference.onnx]
+                  inference.xml, inference.bin in the place of a Paddle network: OpenVINO's, int8
                   shitu.json    the manifest: what `InstalledModel` says
     <root>/.downloads/          archives on their way, kept until they are complete
 
@@ -11,13 +12,15 @@ then renamed. Installed files never change; a model trained anew gets a new name
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import logging
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from recognition.engine import child
 from recognition.engine.download import Progress, download, silent
 from recognition.engine.registry import (
     DEFAULT_PADDLEX_NAME,
+    INT8_SUFFIX,
     MODELS,
     Role,
     check_name,
@@ -35,12 +39,17 @@ from recognition.engine.registry import (
 )
 from recognition.errors import BadInput, Conflict, ModelUnavailable, SetupError, TooLarge
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "shitu.json"
 SETTINGS = "inference.yml"
 NETWORKS = ("inference.json", "inference.pdmodel")
 WEIGHTS = "inference.pdiparams"
 ONNX = "inference.onnx"
-MODEL_FILES = (SETTINGS, *NETWORKS, WEIGHTS, ONNX)
+OPENVINO_IR = ("inference.xml", "inference.bin")
+MODEL_FILES = (SETTINGS, *NETWORKS, WEIGHTS, ONNX, *OPENVINO_IR)
+FLOAT32, INT8 = "float32", "int8"
+LEAST_CALIBRATION = 16  # pictures
 MAX_MODEL_BYTES = 8 * 2**30  # the largest official one has 1.05 GB
 MAX_MEMBERS = 1000
 
@@ -61,7 +70,8 @@ class InstalledModel:
     same vectors. It is taken over network, weights and `inference.yml` as they were given, never
     over files an engine makes from them; for the starter models, which every machine builds for
     itself, over what they are built from. `dimension` is measured (None for a detector),
-    `preprocessing` is the part of `inference.yml` that says so, `origin` tells where it is from.
+    `preprocessing` is the part of `inference.yml` that says so, `origin` tells where it is from,
+    `precision` is that of the arithmetic, FLOAT32 or INT8.
     """
 
     name: str
@@ -73,6 +83,7 @@ class InstalledModel:
     preprocessing: Mapping[str, Any]
     files: Mapping[str, StoredFile]
     origin: Mapping[str, str] = field(default_factory=dict)
+    precision: str = FLOAT32
 
     def has(self, *names: str) -> bool:
         """Whether all these files belong to the model."""
@@ -213,6 +224,48 @@ class ModelStore:
                 shutil.copyfile(file, stage / file.name)
             return self._install(stage, name, role, {"built": "here"}, digest=digest)
 
+    def quantise(
+        self, name: str, pictures: Sequence[Path], *, new_name: str | None = None
+    ) -> InstalledModel:
+        """Make the int8 twin of a model (`NAME-int8`), calibrated on these picture files.
+
+        Takes a minute or more. Raises BadInput when the model has no ONNX file or there are too few
+        pictures, Conflict when a twin made otherwise is installed, SetupError without NNCF or when
+        it fails.
+        """
+        model = self.get(name)
+        new_name = check_name(new_name or name + INT8_SUFFIX)
+        if new_name in MODELS:
+            raise BadInput(f"{new_name} is the name of another model: choose another.", field="as")
+        if model.precision != FLOAT32 or not model.has(ONNX):
+            raise BadInput(
+                f"{name} cannot be quantised: it has no float network in ONNX. Paddle networks get "
+                "one when they are added, where they can be converted; the log then said why not.",
+                field="name",
+            )
+        if len(pictures) < LEAST_CALIBRATION:
+            raise BadInput(
+                f"{len(pictures)} pictures do not tell what the network will see: give "
+                f"{LEAST_CALIBRATION} or more, a few hundred are best.",
+                field="pictures",
+            )
+        if importlib.util.find_spec("nncf") is None:
+            raise SetupError(
+                "Quantisation needs NNCF, which is not installed: `pip install nncf==3.4.0`, or "
+                "install the project with its extra int8."
+            )
+        with self.changing(), self._staging() as stage, tempfile.TemporaryDirectory() as scratch:
+            listed = Path(scratch, "pictures.txt")
+            listed.write_text("\n".join(map(str, pictures)), encoding="utf-8")
+            try:
+                how = child.run(
+                    "quantise", [str(model.directory), str(listed), str(stage)], timeout=3600
+                )
+            except child.ChildFailed as error:
+                raise SetupError(f"{name} cannot be quantised: {error}") from error
+            origin = {"quantised": name, "of": model.digest, **how}
+            return self._install(stage, new_name, model.role, origin)
+
     def _install_tar(self, name: str, archive: Path, origin: dict[str, str]) -> InstalledModel:
         with self._staging() as stage:
             unpack(archive, stage)
@@ -252,6 +305,7 @@ class ModelStore:
             preprocessing=_preprocessing(settings),
             files=files,
             origin=origin,
+            precision=_precision(stage),
         )
         present = self._whole(name)
         if present and not own_identity:
@@ -264,6 +318,8 @@ class ModelStore:
                 field="name",
             )
         _write_manifest(stage, model)
+        if not model.has(ONNX) and model.has(WEIGHTS):
+            model = _with_onnx(stage, model)
         try:
             tried = child.run("try_model", [str(stage)])
         except child.ChildFailed as error:
@@ -320,6 +376,11 @@ class ModelStore:
 def ways_out(name: str) -> str:
     """What somebody can do who lacks the model `name`, in one sentence."""
     spec = MODELS.get(name)
+    if spec is None and name.endswith(INT8_SUFFIX):
+        return (
+            f"Make it with `manage.py models quantise {name.removesuffix(INT8_SUFFIX)}`, or copy "
+            "its directory from where that was done: made anew, its weights are others."
+        )
     if spec is not None and spec.source == "starter":
         return "Build the starter models with `manage.py models build-starter`."
     role = spec.role if spec else "ROLE"
@@ -331,6 +392,32 @@ def ways_out(name: str) -> str:
         f"{name} --from FILE.tar` installs an archive carried by hand; {add} takes a directory "
         "of your own."
     )
+
+
+def _with_onnx(stage: Path, model: InstalledModel) -> InstalledModel:
+    """The model with an ONNX file too, for the faster engines, where its network can be converted
+    and answers as before. Otherwise Paddle alone runs it, and the log says why."""
+    try:
+        child.run("convert_to_onnx", [str(stage)])
+    except child.ChildFailed as error:
+        (stage / ONNX).unlink(missing_ok=True)
+        logger.warning(
+            "%s is not converted to ONNX, so only Paddle runs it, slower than OpenVINO and "
+            "onnxruntime would: %s",
+            model.name,
+            error,
+        )
+        return model
+    made = StoredFile((stage / ONNX).stat().st_size, _sha256(stage / ONNX))
+    model = replace(model, files={**model.files, ONNX: made})
+    _write_manifest(stage, model)
+    return model
+
+
+def _precision(stage: Path) -> str:
+    network = stage / OPENVINO_IR[0]
+    quantised = network.is_file() and b'type="FakeQuantize"' in network.read_bytes()
+    return INT8 if quantised else FLOAT32
 
 
 def not_a(role: Role, model: InstalledModel) -> BadInput:
@@ -346,7 +433,8 @@ def weights_digest(files: Mapping[str, StoredFile]) -> str:
     conversion, and converters differ between versions.
     """
     paddle = [file for file in files if file in (*NETWORKS, WEIGHTS)]
-    lines = [f"{file} {files[file].sha256}\n" for file in sorted([SETTINGS, *(paddle or [ONNX])])]
+    network = paddle or [file for file in files if file in (ONNX, *OPENVINO_IR)]
+    lines = [f"{file} {files[file].sha256}\n" for file in sorted([SETTINGS, *network])]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -373,10 +461,12 @@ def _read_settings(stage: Path, role: Role) -> dict[str, Any]:
     """`inference.yml` of a complete model directory with that role; raises BadInput."""
     present = {path.name for path in stage.iterdir()}
     has_paddle = WEIGHTS in present and any(network in present for network in NETWORKS)
-    if SETTINGS not in present or not (has_paddle or ONNX in present):
+    has_other = ONNX in present or present.issuperset(OPENVINO_IR)
+    if SETTINGS not in present or not (has_paddle or has_other):
         raise BadInput(
             "This is no model as PaddleX exports it: it needs inference.yml and either "
-            "inference.json (or .pdmodel) with inference.pdiparams, or inference.onnx; found "
+            "inference.json (or .pdmodel) with inference.pdiparams, or inference.onnx, or "
+            "inference.xml with inference.bin; found "
             f"{', '.join(sorted(present)) or 'none of them'}.",
             field="dir",
         )

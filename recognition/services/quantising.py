@@ -12,7 +12,7 @@ from django.conf import settings
 
 from recognition.engine.store import InstalledModel, ModelStore
 from recognition.models import Catalogue, State
-from recognition.services import feature_models, files, showcase
+from recognition.services import files, showcase
 
 PICTURES = 300
 T = TypeVar("T")
@@ -27,9 +27,7 @@ def quantise(
     when there is none. Errors as `ModelStore.quantise`.
     """
     with _pictures(catalogue, count) as paths:
-        model = ModelStore(settings.SHITU_MODELS_DIR).quantise(name, paths)
-    feature_models.sync()
-    return model
+        return ModelStore(settings.SHITU_MODELS_DIR).quantise(name, paths)
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def _pictures(catalogue: Catalogue | None, count: int) -> Iterator[list[Path]]:
         shown = [path for path, _ in demo.gallery]
         yield _spread([*shown, *(one.path for one in (*demo.singles, *demo.scenes))], count)
         return
-    images = catalogue.images.filter(state=State.DONE).exclude(file="").order_by("pk")
+    images = catalogue.images.exclude(state=State.FAILED).exclude(file="").order_by("pk")
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, stored in enumerate(

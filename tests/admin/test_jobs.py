@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from recognition.models import Action, AuditEntry, Job, LineResult, Source, State
@@ -116,3 +120,85 @@ def test_the_progress_bar_is_there(staff, failed):
 def test_a_job_that_is_none(staff, rows):
     for name in ("cancel", "retry"):
         assert press(staff, Job(pk=10**9), name).status_code == 404
+
+
+# --- Import and export ----------------------------------------------------------------------------
+
+
+def shelf(name: str = "a.png") -> SimpleUploadedFile:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("gallery.txt", f"{name} oolong\n")
+        archive.writestr("a.png", factories.png(7))
+    return SimpleUploadedFile("shelf.zip", out.getvalue())
+
+
+def act_on(client, name: str, *catalogues, **fields):
+    form = {"action": name, "_selected_action": [one.pk for one in catalogues], **fields}
+    address = reverse("admin:recognition_catalogue_changelist")
+    return client.post(address, form, follow=True).content.decode()
+
+
+@pytest.mark.parametrize(("action", "labels"), [("import_file", ["oolong"]), ("judge_file", [])])
+def test_a_file_is_imported_or_only_judged(
+    staff, catalogue, stub_engine, run_tasks, action, labels
+):
+    asked = act_on(staff, action, catalogue)
+    assert "Which file?" in asked and 'enctype="multipart/form-data"' in asked
+    with run_tasks():
+        said = act_on(staff, action, catalogue, chosen=shelf())
+    job = Job.objects.get(kind=Job.Kind.IMPORT)
+    assert reverse(f"{PAGES}_change", args=[job.pk]) in said
+    assert (job.state, job.done, job.failed, job.started_by) == (State.DONE, 1, 0, staff.user)
+    assert [product.label for product in catalogue.products.all()] == labels
+    entry = AuditEntry.objects.get(action=Action.JOB_START)
+    assert (entry.source, entry.user) == (Source.ADMIN, staff.user)
+
+
+def test_a_file_goes_into_one_catalogue(staff, catalogue):
+    said = act_on(staff, "import_file", catalogue, factories.catalogue(), chosen=shelf())
+    assert "choose one" in said
+    assert not Job.objects.exists()
+
+
+def test_a_file_too_large_is_refused_where_it_was_chosen(staff, catalogue, settings):
+    settings.SHITU_MAX_IMPORT_BYTES = 10
+    said = act_on(staff, "import_file", catalogue, chosen=shelf())
+    assert "SHITU_MAX_IMPORT_BYTES" in said and "Which file?" in said
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("vectors", ["yes", "no"])
+def test_catalogues_are_exported_and_the_file_is_fetched(
+    staff, catalogue, stub_engine, run_tasks, vectors
+):
+    with run_tasks():
+        factories.add(catalogue, "tea", 1)
+        act_on(staff, "export", catalogue, chosen=vectors)
+    job = Job.objects.get(kind=Job.Kind.EXPORT)
+    address = reverse(f"{PAGES}_file", args=[job.pk])
+    assert address in page(staff, job)
+    answer = staff.get(address)
+    assert answer["Content-Disposition"].startswith("attachment")
+    with zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))) as archive:
+        assert "catalogue.json" in archive.namelist()
+        assert ("embeddings.npy" in archive.namelist()) == (vectors == "yes")
+
+
+def test_the_report_is_fetched(staff, failed):
+    assert reverse(f"{PAGES}_report", args=[failed.pk]) in page(staff, failed)
+    answer = staff.get(reverse(f"{PAGES}_report", args=[failed.pk]))
+    assert b"it is missing" in b"".join(answer.streaming_content)
+
+
+def test_only_an_export_that_is_done_has_a_file(staff, failed):
+    assert staff.get(reverse(f"{PAGES}_file", args=[failed.pk])).status_code == 404
+    assert reverse(f"{PAGES}_file", args=[failed.pk]) not in page(staff, failed)
+
+
+@pytest.mark.parametrize("name", ["file", "report"])
+def test_neither_is_for_staff_who_may_not_see_jobs(client, failed, name):
+    clerk = factories.user("clerk", is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename="view_product"))
+    client.force_login(clerk)
+    assert client.get(reverse(f"{PAGES}_{name}", args=[failed.pk])).status_code == 403

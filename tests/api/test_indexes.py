@@ -158,5 +158,5 @@ def test_an_explanation_counts_nothing_that_may_be_of_others(viewer, url, tea):
         query = {"image": tea.number, "exact": exact}
         text = "\n".join(viewer.get(url("index", "explain"), query).json()["lines"])
         assert "actual time=" in text
-        for word in ("rows=", "loops=", "cost=", "Rows Removed", "Buffers", "Heap"):
+        for word in ("rows=", "loops=", "cost=", "Rows Removed", "Buffers", "Heap Blocks"):
             assert word not in text

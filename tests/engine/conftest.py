@@ -84,8 +84,13 @@ def exported(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
-    """An empty store in which every model passes its trial with 512 numbers a picture."""
-    monkeypatch.setattr(
-        child, "run", lambda name, arguments: {"dimension": 512, "engine": "paddle"}
-    )
+    """An empty store in which every model passes its trial with 512 numbers a picture, and none
+    can be converted."""
+
+    def run(name, arguments, **_):
+        if name == "convert_to_onnx":
+            raise child.ChildFailed("bytes in the place of a network")
+        return {"dimension": 512, "engine": "paddle"}
+
+    monkeypatch.setattr(child, "run", run)
     return ModelStore(tmp_path / "models")

@@ -60,7 +60,7 @@ def test_every_machine_builds_comparable_vectors(embedder):
     assert (embedder.embed(trial_pictures()) * reference).sum(axis=1).min() > 0.9999
 
 
-@pytest.mark.parametrize("engine", [engine.name for engine in ENGINES])
+@pytest.mark.parametrize("engine", [engine.name for engine in ENGINES if engine.exact])
 def test_all_engines_agree(starter_store, embedder, engine):
     other = ppshitu.load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)
     assert other.engine == engine

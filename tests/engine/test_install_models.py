@@ -186,7 +186,7 @@ def test_what_is_no_export_is_refused(store, exported, tmp_path):
 
 
 def test_a_model_that_fails_its_trial_is_not_installed(store, exported, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise ChildFailed("two different pictures get the same vector")
 
     monkeypatch.setattr(store_module.child, "run", fails)

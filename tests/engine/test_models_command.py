@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from recognition.engine import starter
-from recognition.services import feature_models
+from recognition.engine.store import ModelStore
+from recognition.services import feature_models, files, showcase
+from tests import factories
 
 
 @pytest.fixture
@@ -64,3 +67,43 @@ def test_it_builds_the_starter_models_from_a_wheel(models, tmp_path):
     wheel.write_bytes(b"")
     with pytest.raises(CommandError, match=starter.WHEEL_SHA256):
         models("build-starter", "--wheel", wheel)
+
+
+@pytest.fixture
+def quantised(monkeypatch, store, exported):
+    """What `ModelStore.quantise` was asked for: name and the files' contents."""
+    asked = []
+
+    def quantise(self, name, pictures):
+        asked.append((name, [path.read_bytes() for path in pictures]))
+        return store.add_directory("bottles-int8", "embedder", exported())
+
+    monkeypatch.setattr(ModelStore, "quantise", quantise)
+    return asked
+
+
+@pytest.mark.django_db
+def test_it_quantises_with_pictures_of_a_catalogue(models, quantised):
+    catalogue = factories.catalogue()
+    for seed in range(6):
+        factories.add(catalogue, "tea", seed)
+    assert "Installed: bottles-int8" in models(
+        "quantise", "bottles", "--catalogue", catalogue.name, "--pictures", 3
+    )
+    [(name, contents)] = quantised
+    assert name == "bottles"
+    stored = [files.read(image.file.name) for image in catalogue.images.order_by("pk")]
+    assert contents == stored[::2], "spread over the catalogue"
+    assert models.synced == 1
+
+
+@pytest.mark.django_db
+def test_without_a_catalogue_it_takes_the_demo_s_pictures(models, quantised, monkeypatch, tmp_path):
+    picture = tmp_path / "one.jpg"
+    picture.write_bytes(b"demo")
+    shown = SimpleNamespace(
+        gallery=[(picture, "tea")] * 2, singles=[SimpleNamespace(path=picture)], scenes=[]
+    )
+    monkeypatch.setattr(showcase, "pictures", lambda: shown)
+    models("quantise", "bottles")
+    assert quantised == [("bottles", [b"demo"] * 3)]

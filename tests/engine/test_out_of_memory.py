@@ -60,7 +60,7 @@ def test_other_errors_are_not_taken_for_it():
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
-def test_the_batch_is_halved_until_it_fits_and_stays_so():
+def test_the_batch_is_halved_until_it_fits_and_stays_so_for_now():
     network = Small(3 * 64)
     runtime = runtime_with(network)
     asked = pictures(8)
@@ -69,6 +69,30 @@ def test_the_batch_is_halved_until_it_fits_and_stays_so():
     assert np.array_equal(vectors, StubEmbedder().embed(asked))
     runtime.embed("stub_rec", asked[:4], batch_size=8)
     assert network.sizes[6:] == [2, 2]
+
+
+def test_a_batch_grows_back_when_the_memory_is_free_again():
+    network = Small(4 * 64)
+    runtime = runtime_with(network)
+    runtime.embed("stub_rec", pictures(8), batch_size=8)
+    assert network.sizes == [8, 4, 4]
+    network.pixels = 8 * 64  # somebody else is gone
+    for _ in range(8):
+        runtime.embed("stub_rec", pictures(8), batch_size=8)
+    network.sizes.clear()
+    runtime.embed("stub_rec", pictures(16), batch_size=8)
+    assert network.sizes == [8, 8]
+
+
+def test_a_batch_that_does_not_fit_is_tried_less_and_less():
+    network = Small(4 * 64)
+    runtime = runtime_with(network)
+    for _ in range(200):
+        runtime.embed("stub_rec", pictures(8), batch_size=8)
+    attempts = [at for at, size in enumerate(network.sizes) if size == 8]
+    waited = np.diff(attempts).tolist()
+    assert len(attempts) < 7
+    assert all(later > 1.9 * earlier for earlier, later in zip(waited, waited[1:], strict=False))
 
 
 def test_a_picture_that_never_fits_fails_with_its_size_and_the_others_do_not():

@@ -53,7 +53,7 @@ def test_a_batch_is_never_larger_than_asked():
 def test_nothing_is_loaded_before_it_is_asked_for_and_then_once():
     loads = []
 
-    def load(installed, device, *, threads, engine):
+    def load(installed, device, *, threads, engine, options):
         loads.append((installed.name, str(device), threads, engine))
         time.sleep(0.05)
         return StubDetector()

@@ -47,7 +47,12 @@ class Command(BaseCommand):
         )
         int8.add_argument("name", help="an installed float model")
         int8.add_argument("--catalogue", help="calibrate on its pictures (default: the demo's)")
-        int8.add_argument("--pictures", type=int, default=300, help="at most (default: 300)")
+        int8.add_argument(
+            "--pictures",
+            type=int,
+            default=quantising.PICTURES,
+            help="at most (default: %(default)s)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         store = ModelStore(Path(settings.SHITU_MODELS_DIR))
