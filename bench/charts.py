@@ -18,7 +18,7 @@ def bars(
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(max(4.0, 0.9 * len(groups) + 2), 3.2))
+    figure, axes = pyplot.subplots(figsize=(max(6.5, 0.9 * len(groups) + 2), 3.2))
     width = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
         places = [at + (number - (len(series) - 1) / 2) * width for at in range(len(groups))]

@@ -11,8 +11,9 @@ import structlog
 from django.conf import settings
 
 from recognition import pipeline_file
-from recognition.engine.registry import MODELS, Role
+from recognition.engine.registry import INT8_SUFFIX, MODELS, Role
 from recognition.engine.store import (
+    INT8,
     MODEL_FILES,
     InstalledModel,
     ModelStore,
@@ -188,10 +189,15 @@ def effective(catalogue: Catalogue | None = None) -> PipelineConfig:
 
 
 def _part(store: ModelStore, name: str) -> ModelConfig:
-    """An installed model in PaddleX's words: the directory too, unless PaddleX has it itself."""
+    """An installed model in PaddleX's words: the directory too, unless PaddleX has it itself.
+
+    PaddleX cannot run an int8 twin, so the float model that it was made from takes its place.
+    """
     if name in MODELS and MODELS[name].source == "official" and name not in store.names():
         return ModelConfig(name, None, settings.SHITU_BATCH_SIZE)
     model = store.get(name)
+    if model.precision == INT8:
+        model = store.get(model.origin.get("quantised", name.removesuffix(INT8_SUFFIX)))
     return ModelConfig(model.paddlex_name, model.directory.resolve(), settings.SHITU_BATCH_SIZE)
 
 

@@ -144,19 +144,28 @@ def check_stored(catalogue: Catalogue) -> None:
             most,
             held["images"],
             held["stored_bytes"],
+            say_held=False,  # who adds may not see the owner's other catalogues
         )
 
 
-def _refuse_stored(whose: str, most: dict[str, int | None], images: int, byte_size: int) -> None:
+def _refuse_stored(
+    whose: str,
+    most: dict[str, int | None],
+    images: int,
+    byte_size: int,
+    *,
+    say_held: bool = True,
+) -> None:
     for name, held, unit in (
         ("images", images, "images"),
         ("stored_bytes", byte_size, "bytes"),
     ):
         limit = most[name]
         if limit is not None and held > limit:
+            would = f"would hold {held:,}" if say_held else "would hold more"
             raise StorageFull(
-                f"{whose} may hold {limit:,} {unit} and would hold {held:,}, with those in the "
-                "trash; remove some for good, or ask the site's staff for more",
+                f"{whose} may hold {limit:,} {unit} and {would}, with those in the trash; "
+                "remove some for good, or ask the site's staff for more",
                 field="images",
             )
 
@@ -171,7 +180,8 @@ def check_job(catalogue: Catalogue, *, by: User | None) -> None:
         most = limited["concurrent_jobs"]
         if most is None:
             continue
-        type(of)._default_manager.select_for_update(no_key=True).get(pk=of.pk)
+        # Not type(of): a request's user is a wrapper around it.
+        of.__class__._default_manager.select_for_update(no_key=True).get(pk=of.pk)
         mine = Q(catalogue=of) if isinstance(of, Catalogue) else Q(started_by=of)
         running = Job.objects.filter(mine).unfinished().count()
         if running >= most:

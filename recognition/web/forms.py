@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, cast
 
 import structlog
 from django import forms
+from django.conf import settings
 from django.contrib.auth.forms import PasswordResetForm, SetPasswordMixin
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
@@ -20,7 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from recognition import images
 from recognition.errors import RecognitionError
 from recognition.models import Catalogue, RecognitionQuery, User
-from recognition.services import queries
+from recognition.services import exports, imports, queries
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,55 @@ class RecogniseForm(forms.Form):
         except RecognitionError as error:
             self.add_error(error.field if error.field in self.fields else None, error.message)
             return None
+
+
+class ImportForm(forms.Form):
+    """A file with pictures or products; what it is, its content says."""
+
+    file = forms.FileField(
+        label=_("File"),
+        help_text=_(
+            "ZIP, CSV or XLSX: a PaddleX gallery, a folder a label, a manifest, an export."
+        ),
+    )
+    dry_run = forms.BooleanField(label=_("Only judge it, import nothing"), required=False)
+
+    def clean_file(self) -> UploadedFile:
+        upload: UploadedFile = self.cleaned_data["file"]
+        most = settings.SHITU_MAX_IMPORT_BYTES
+        if (upload.size or 0) > most:
+            raise ValidationError(
+                gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
+                % {"most": f"{most:,}"}
+            )
+        return upload
+
+    def start(self, catalogue: Catalogue, *, by: User) -> bool:
+        """Queue the import; False, with the reason in `errors`, when it cannot be."""
+        if self.is_valid():
+            file, dry_run = self.cleaned_data["file"], self.cleaned_data["dry_run"]
+            try:
+                imports.start(
+                    catalogue, cast(BinaryIO, file), by=by, name=file.name or "", dry_run=dry_run
+                )
+            except RecognitionError as error:
+                self.add_error(error.field if error.field in self.fields else None, error.message)
+        return not self.errors
+
+
+class ExportForm(forms.Form):
+    """Everything in one ZIP."""
+
+    embeddings = forms.BooleanField(label=_("With the vectors"), required=False)
+
+    def start(self, catalogue: Catalogue, *, by: User) -> bool:
+        """Queue the export; False, with the reason in `errors`, when it cannot be."""
+        if self.is_valid():
+            try:
+                exports.start(catalogue, by=by, embeddings=self.cleaned_data["embeddings"])
+            except RecognitionError as error:
+                self.add_error(None, error.message)
+        return not self.errors
 
 
 class ForgottenPasswordForm(PasswordResetForm):

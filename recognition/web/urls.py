@@ -6,7 +6,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.i18n import set_language
 
-from recognition.web import accounts, views
+from recognition.web import accounts, transfers, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -36,6 +36,7 @@ urlpatterns = [
         views.gallery_picture,
         name="gallery-thumbnail",
     ),
+    path("c/<uuid:key>/transfer/", transfers.transfer, name="transfer"),
     path("r/<uuid:key>/", views.recognition, name="recognition"),
     path("r/<uuid:key>/picture/", views.query_picture, name="query-picture"),
     path("r/<uuid:key>/picture/<int:side>/", views.query_picture, name="query-preview"),

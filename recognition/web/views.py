@@ -26,7 +26,7 @@ SIDES = (160, 480, 1280)
 PER_PAGE = 48
 
 
-def _catalogue(request: HttpRequest, key: uuid.UUID) -> Catalogue:
+def catalogue_of(request: HttpRequest, key: uuid.UUID) -> Catalogue:
     """The gate of every page below a catalogue: an outsider learns nothing, not even that it is."""
     rows = Catalogue.objects.visible_to(request.user).select_related("index__feature_model")
     return get_object_or_404(rows, key=key)
@@ -70,7 +70,7 @@ def _counted(rows: Manager[Any] | QuerySet[Any]) -> Coalesce:
 @login_required
 def recognise(request: Request, key: uuid.UUID) -> HttpResponse:
     """Ask what is on a picture. With htmx the answer comes into the page, else it has its own."""
-    catalogue = _catalogue(request, key)
+    catalogue = catalogue_of(request, key)
     posted = request.method == "POST"
     form = RecogniseForm(
         request.POST if posted else None,
@@ -110,7 +110,7 @@ def recognition(request: Request, key: uuid.UUID) -> HttpResponse:
 @login_required
 def gallery(request: Request, key: uuid.UUID) -> HttpResponse:
     """The products of a catalogue, each with a picture."""
-    catalogue = _catalogue(request, key)
+    catalogue = catalogue_of(request, key)
     text = request.GET.get("q", "").strip()
     products = Product.objects.filter(catalogue=catalogue)
     if text:
@@ -135,7 +135,7 @@ def gallery(request: Request, key: uuid.UUID) -> HttpResponse:
 @login_required
 def product(request: Request, key: uuid.UUID, product_id: int) -> HttpResponse:
     """The gallery images of one product."""
-    catalogue = _catalogue(request, key)
+    catalogue = catalogue_of(request, key)
     found = get_object_or_404(Product, catalogue=catalogue, pk=product_id)
     page = Paginator(found.images.order_by("pk"), PER_PAGE).get_page(request.GET.get("page"))
     context = {"catalogue": catalogue, "product": found, "page": page}

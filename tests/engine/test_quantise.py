@@ -13,6 +13,7 @@ from recognition.engine import store as store_module
 from recognition.engine.runtime import Runtime
 from recognition.engine.store import INT8, ModelStore
 from recognition.errors import BadInput, Conflict, ModelUnavailable, SetupError
+from recognition.services import pipeline_config
 from tests.engine.conftest import CPU
 
 needs_nncf = pytest.mark.skipif(
@@ -94,6 +95,14 @@ def test_a_twin_made_otherwise_does_not_take_its_place(own_store, twin, pictures
     with pytest.raises(Conflict, match="installed with other weights"):
         own_store.quantise("starter_rec", pictures[:16])
     assert own_store.get(twin.name).digest == twin.digest
+
+
+@needs_nncf
+def test_paddlex_is_told_the_float_one(own_store, twin, settings):
+    settings.SHITU_BATCH_SIZE = 16
+    part = pipeline_config._part(own_store, twin.name)
+    assert part.model_name == "PP-ShiTuV2_rec"
+    assert part.model_dir == own_store.get("starter_rec").directory.resolve()
 
 
 def test_too_few_pictures_are_refused(own_store, pictures):

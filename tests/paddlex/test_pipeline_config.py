@@ -206,3 +206,45 @@ print(json.dumps(config))
     assert config["pipeline_name"] == "PP-ShiTuV2"
     assert config["SubModules"]["Recognition"]["model_dir"] == str(starters["starter_rec"])
     assert (config["det_threshold"], config["rec_threshold"], config["rec_topk"]) == (0.5, 0.5, 5)
+
+
+def settings_of(path: Path, **environment: str) -> tuple[str, dict]:
+    """SHITU_ENGINE and its options of a process that starts with this file."""
+    code = (
+        "import json; from shitu_site import settings as s; "
+        "print(json.dumps([s.SHITU_ENGINE, s.SHITU_ENGINE_OPTIONS]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={
+            "PATH": "",
+            "DATABASE_URL": "postgres://x",
+            "REDIS_URL": "redis://x",
+            "SHITU_SECRET_KEY": "x" * 40,
+            "SHITU_VAR_DIR": str(path.parent),
+            "SHITU_PIPELINE_CONFIG": str(path),
+            **environment,
+        },
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    engine, options = json.loads(ran.stdout.splitlines()[-1])
+    return engine, options
+
+
+def test_the_file_names_the_engine_of_the_workers_and_a_variable_wins(write):
+    path = write(use_hpip=True, hpi_config={"backend": "openvino"})
+    assert settings_of(path) == ("hpi", {"backend": "openvino"})
+    assert settings_of(path, SHITU_ENGINE="paddle") == ("paddle", {}), "options of another engine"
+    assert settings_of(path, SHITU_ENGINE_OPTIONS='{"auto_config": true}') == (
+        "hpi",
+        {"auto_config": True},
+    )
+
+
+@pytest.mark.parametrize("text", ["backend=openvino", "[1]"])
+def test_options_that_are_no_json_object_stop_the_start(write, text):
+    with pytest.raises(AssertionError, match="SHITU_ENGINE_OPTIONS must be a JSON object"):
+        settings_of(write(), SHITU_ENGINE_OPTIONS=text)

@@ -32,9 +32,9 @@ def announced(db, stub_engine, monkeypatch):
 def test_a_worker_says_what_it_is(announced):
     assert announced.name.endswith(f":{os.getpid()}")
     assert (announced.device, announced.queues, announced.batch_size) == ("cpu", "live,bulk", 16)
-    assert [(n["name"], n["engine"], n["threads"]) for n in announced.networks] == [
-        ("stub_det", "stub", 1),
-        ("stub_rec", "stub", 1),
+    assert [(n["name"], n["engine"], n["precision"], n["threads"]) for n in announced.networks] == [
+        ("stub_det", "stub", "float32", 1),
+        ("stub_rec", "stub", "float32", 1),
     ]
     assert all(network["seconds"] >= 0 for network in announced.networks)
     assert announced.memory_bytes > 1_000_000

@@ -30,6 +30,7 @@ CLOSED = {
     "product": lambda c, q, i: [c.key, i.product_id],
     "gallery-picture": lambda c, q, i: [c.key, i.number],
     "gallery-thumbnail": lambda c, q, i: [c.key, i.number, 160],
+    "transfer": lambda c, q, i: [c.key],
     "recognition": lambda c, q, i: [q.key],
     "query-picture": lambda c, q, i: [q.key],
     "query-preview": lambda c, q, i: [q.key, 1280],
