@@ -4,15 +4,15 @@
         --workers 2 --json output/bench-serving.json
 
 Both get the same networks, the same vectors as gallery and the same requests to `/shitu-infer`:
-photos of five packs each, no drawing, the five nearest of each object whatever their score. Blocks
+photos of several packs, no drawing, the five nearest of each object whatever their score. Blocks
 of `--seconds` alternate; a ratio is the median over the pairs of blocks. Charts are written beside
 the JSON file.
 
 `--models archexact` are networks with the structure of PP-ShiTuV2's and random weights (see
-bench/archexact.py). What they detect is arbitrary, so each side is asked for as many objects as the
-photos show: `detThreshold` of a request lies between the scores of the fifth and the sixth box that
-this side finds in this photo (`--objects`). With the starter models both sides find what they find;
-`ours_objects` and `paddlex_objects` say how many that is in the mean.
+bench/archexact.py). What they detect is arbitrary, so each side is asked for exactly `--objects` boxes
+of every photo, five unless told: `detThreshold` of a request lies between the scores of the fifth
+and the sixth box that this side finds in this photo. With the starter models both sides find what
+they find; `ours_objects` and `paddlex_objects` say how many that is in the mean.
 
 Before anything starts, `manage.py tune` finds the engine and the number of threads for our workers.
 `--precision int8` runs the quantised twins on our side, against the same float PaddleX.
