@@ -24,7 +24,7 @@ from unfold.widgets import (
 )
 
 from recognition.admin.work import RecognitionAdmin, RefusableForm, choose, counted, going
-from recognition.errors import BadInput, TooLarge
+from recognition.errors import BadInput
 from recognition.models import (
     Catalogue,
     FeatureModel,
@@ -301,12 +301,7 @@ class CatalogueAdmin(RecognitionAdmin):
         catalogue = queryset.get()
 
         def act(file: UploadedFile) -> None:
-            most = settings.SHITU_MAX_IMPORT_BYTES
-            if (file.size or 0) > most:
-                raise TooLarge(
-                    gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
-                    % {"most": f"{most:,}"}
-                )
+            imports.check_size(file.size)
             by = cast(User, request.user)
             _tell_started(
                 request,

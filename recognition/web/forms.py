@@ -8,7 +8,6 @@ from typing import Any, BinaryIO, cast
 
 import structlog
 from django import forms
-from django.conf import settings
 from django.contrib.auth.forms import PasswordResetForm, SetPasswordMixin
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
@@ -108,12 +107,10 @@ class ImportForm(forms.Form):
 
     def clean_file(self) -> UploadedFile:
         upload: UploadedFile = self.cleaned_data["file"]
-        most = settings.SHITU_MAX_IMPORT_BYTES
-        if (upload.size or 0) > most:
-            raise ValidationError(
-                gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
-                % {"most": f"{most:,}"}
-            )
+        try:
+            imports.check_size(upload.size)
+        except RecognitionError as error:
+            raise ValidationError(error.message, code=error.code) from error
         return upload
 
     def start(self, catalogue: Catalogue, *, by: User) -> bool:

@@ -19,12 +19,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.utils.translation import gettext
 
 from recognition import tasks
-from recognition.errors import BadInput
+from recognition.errors import BadInput, TooLarge
 from recognition.models import Action, Catalogue, GalleryImage, Job, State, User
 from recognition.models.job import LOCAL_PATH, job_path
 from recognition.services import (
@@ -40,9 +42,28 @@ from recognition.services.imports.formats import ITEMS, LABELS, archive_head
 from recognition.services.imports.lines import printable
 from recognition.services.imports.site_archive import CATALOGUE_FIELDS, SPACE_FIELDS
 
-__all__ = ["archive_head", "remove_others", "settings_of", "start", "start_here", "start_items"]
+__all__ = [
+    "archive_head",
+    "check_size",
+    "remove_others",
+    "settings_of",
+    "start",
+    "start_here",
+    "start_items",
+]
 
 _TAKEN = [name for name in (*CATALOGUE_FIELDS, *SPACE_FIELDS) if name != "name"]
+
+
+def check_size(byte_size: int | None) -> None:
+    """Raises TooLarge for an upload of more than SHITU_MAX_IMPORT_BYTES."""
+    most = settings.SHITU_MAX_IMPORT_BYTES
+    if (byte_size or 0) > most:
+        raise TooLarge(
+            gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
+            % {"most": f"{most:,}"},
+            field="file",
+        )
 
 
 def start(
