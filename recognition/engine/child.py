@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recognition.engine.installed import read_manifest
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -61,37 +63,41 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def found_devices() -> dict[str, Any]:
-    """The devices that Paddle offers here, each as `kind:id`, beside `cpu`."""
-    from recognition.engine import ppshitu
+    """Every device that Paddle offers here, each as `kind:id`, and `cpu`. May abort."""
+    import paddle
 
-    return {"devices": ppshitu.found_devices()}
+    found = ["cpu"]
+    if paddle.device.is_compiled_with_cuda():
+        kind = "dcu" if paddle.device.is_compiled_with_rocm() else "gpu"
+        found += [f"{kind}:{number}" for number in range(paddle.device.cuda.device_count())]
+    if paddle.device.is_compiled_with_xpu():
+        found += [f"xpu:{number}" for number in range(paddle.device.xpu.device_count())]
+    return {"devices": found + list(paddle.device.get_available_custom_device() or [])}
 
 
 def try_model(directory: str) -> dict[str, Any]:
     """Load the model of a directory with a manifest on the CPU, self-test included."""
-    from recognition.engine import ppshitu, store
+    from recognition.engine import loading
     from recognition.engine.devices import Device
 
-    installed = store.read_manifest(Path(directory))
-    load = ppshitu.load_detector if installed.role == "detector" else ppshitu.load_embedder
-    network = load(installed, Device("cpu"))
+    network = loading.load(read_manifest(Path(directory)), Device("cpu"))
     return {"dimension": getattr(network, "dimension", None), "engine": network.engine}
 
 
 def convert_to_onnx(directory: str) -> dict[str, Any]:
     """Give the Paddle model of a directory with a manifest an `inference.onnx` as well."""
-    from recognition.engine import conversion, store
+    from recognition.engine import conversion
 
-    conversion.to_onnx(store.read_manifest(Path(directory)))
+    conversion.to_onnx(read_manifest(Path(directory)))
     return {}
 
 
 def quantise(directory: str, pictures: str, target: str) -> dict[str, Any]:
     """Write the int8 twin of a model into `target`, calibrated on a list of files, one a line."""
-    from recognition.engine import quantisation, store
+    from recognition.engine import quantisation
 
     files = Path(pictures).read_text(encoding="utf-8").splitlines()
-    installed = store.read_manifest(Path(directory))
+    installed = read_manifest(Path(directory))
     return quantisation.quantise(installed, [Path(file) for file in files], Path(target))
 
 

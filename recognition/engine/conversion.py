@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from recognition.engine import ppshitu
+from recognition.engine import loading
 from recognition.engine.devices import Device
-from recognition.engine.store import NETWORKS, ONNX, WEIGHTS, InstalledModel, StoredFile
+from recognition.engine.installed import NETWORKS, ONNX, WEIGHTS, InstalledModel, StoredFile
+from recognition.engine.trial import disagreement
 from recognition.errors import EngineFailed
 
 # The first with HardSwish: OpenVINO runs PP-ShiTuV2_det's structure in half the time with it.
@@ -32,12 +33,12 @@ def to_onnx(installed: InstalledModel) -> None:
 
 
 def _check(installed: InstalledModel, onnx: Path) -> None:
-    load = ppshitu.load_detector if installed.role == "detector" else ppshitu.load_embedder
     converted = replace(
         installed, files={**installed.files, ONNX: StoredFile(onnx.stat().st_size, "")}
     )
     networks = [
-        load(converted, Device("cpu"), engine=engine) for engine in ("paddle", "onnxruntime")
+        loading.load(converted, Device("cpu"), engine=engine)
+        for engine in ("paddle", "onnxruntime")
     ]
-    if reason := ppshitu.disagreement(*networks):
+    if reason := disagreement(*networks):
         raise EngineFailed(f"the converted network answers otherwise: {reason}")

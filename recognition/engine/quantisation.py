@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition.engine import ppshitu
+from recognition.engine import loading
 from recognition.engine.devices import Device
-from recognition.engine.store import ONNX, OPENVINO_IR, SETTINGS, InstalledModel
+from recognition.engine.engines import OPENVINO
+from recognition.engine.installed import ONNX, OPENVINO_IR, SETTINGS, InstalledModel
+from recognition.engine.networks import PaddleXDetector
 from recognition.engine.types import Pixels
 
 Feed = dict[str, NDArray[Any]]
@@ -74,11 +76,10 @@ def _ends(network: Any) -> list[str]:
 
 def _feeds(installed: InstalledModel, pictures: Iterator[Pixels]) -> Iterator[Feed]:
     """What the network is given for each picture, input by input."""
-    load = ppshitu.load_detector if installed.role == "detector" else ppshitu.load_embedder
-    network = load(installed, Device("cpu"), engine=ppshitu.OPENVINO)
+    network = loading.load(installed, Device("cpu"), engine=OPENVINO)
     recorder = network._predictor.runner = _Recorder(network._predictor.runner)
     for picture in pictures:
-        if isinstance(network, ppshitu.PaddleXDetector):
+        if isinstance(network, PaddleXDetector):
             network.detect([picture], threshold=0.5)
         else:
             network.embed([picture])

@@ -93,7 +93,7 @@ MODELS: MappingProxyType[str, ModelSpec] = MappingProxyType(
     }
 )
 
-INT8_SUFFIX = "-int8"  # of a model's name: its quantised twin, see quantise.py
+INT8_SUFFIX = "-int8"  # of a model's name: its quantised twin, see quantisation.py
 DEFAULT_PADDLEX_NAME: dict[Role, str] = {"detector": "PP-ShiTuV2_det", "embedder": "PP-ShiTuV2_rec"}
 
 
@@ -118,4 +118,25 @@ def check_role(role: str) -> Role:
             return known
     raise BadInput(
         f"{role!r} is not a role: choose one of {', '.join(get_args(Role))}.", field="role"
+    )
+
+
+def ways_out(name: str) -> str:
+    """What somebody can do who lacks the model `name`, in one sentence."""
+    spec = MODELS.get(name)
+    if spec is None and name.endswith(INT8_SUFFIX):
+        return (
+            f"Make it with `manage.py models quantise {name.removesuffix(INT8_SUFFIX)}`, or copy "
+            "its directory from where that was done: made anew, its weights are others."
+        )
+    if spec is not None and spec.source == "starter":
+        return "Build the starter models with `manage.py models build-starter`."
+    role = spec.role if spec else "ROLE"
+    add = f"`manage.py models add {name} --role {role} --dir DIR`"
+    if spec is None:
+        return f"Add the directory of its network with {add}."
+    return (
+        f"Three ways out: `manage.py models fetch {name}` downloads it; `manage.py models fetch "
+        f"{name} --from FILE.tar` installs an archive carried by hand; {add} takes a directory "
+        "of your own."
     )

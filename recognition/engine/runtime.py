@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from recognition.engine import devices, ppshitu
+from recognition.engine import devices, loading
 from recognition.engine.devices import Device, parse_device
+from recognition.engine.engines import AUTO
+from recognition.engine.installed import InstalledModel, not_a
 from recognition.engine.registry import Role
-from recognition.engine.store import InstalledModel, ModelStore, not_a
+from recognition.engine.store import ModelStore
 from recognition.engine.types import Box, Detector, Embedder, Pixels, Vectors
 from recognition.errors import BadInput, EngineFailed, ModelUnavailable
 
@@ -100,8 +102,8 @@ class Runtime:
 
     `device` is one device in PaddleX's grammar; a worker process has one, so several ids are
     refused. `threads` is the number of CPU threads of a network, None for as many as there are
-    cores this process may use. `engine` is `auto` or a name of `ppshitu.ENGINES`, `options` are
-    that engine's own, see `ppshitu.load_detector`.
+    cores this process may use. `engine` is `auto` or a name of `engines.ENGINES`, `options` are
+    that engine's own, see `loading.load_detector`.
     """
 
     def __init__(
@@ -110,10 +112,10 @@ class Runtime:
         device: Device | str = "cpu",
         *,
         threads: int | None = None,
-        engine: str = ppshitu.AUTO,
+        engine: str = AUTO,
         options: Mapping[str, Any] | None = None,
-        load_detector: LoadDetector = ppshitu.load_detector,
-        load_embedder: LoadEmbedder = ppshitu.load_embedder,
+        load_detector: LoadDetector = loading.load_detector,
+        load_embedder: LoadEmbedder = loading.load_embedder,
     ) -> None:
         self.store = store
         self.device = parse_device(device) if isinstance(device, str) else device

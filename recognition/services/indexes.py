@@ -40,7 +40,7 @@ BLOATED = 1.4  # times the bytes a vector took when the index was new: much of i
 LOAD_SHARE = 0.25  # of the space after a load: from there on the index is better built anew
 RECALL_K = 10
 RECALL_QUESTIONS = 50
-_RAISE = 1.5
+_RAISE = 1.25
 _LEAST_MEMORY = 64 * 2**20
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from recognition.engine import ppshitu
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine import loading, ppshitu
+from recognition.engine.devices import Device
+from recognition.engine.installed import InstalledModel
+from recognition.engine.store import ModelStore
+from recognition.engine.trial import trial_pictures
 from recognition.errors import BadInput, DeviceUnavailable, EngineFailed
 from tests.engine.conftest import CPU
 
@@ -19,7 +22,7 @@ def rec(starter_store: ModelStore) -> InstalledModel:
 @pytest.fixture
 def broken(monkeypatch):
     """`broken("paddle")`: these engines cannot load anything."""
-    real = ppshitu._predictor
+    real = ppshitu.predictor
 
     def breaks(*names):
         def predictor(installed, role, engine, device, threads, options):
@@ -27,19 +30,19 @@ def broken(monkeypatch):
                 raise RuntimeError(f"no kernel in {installed.directory}\nand more")
             return real(installed, role, engine, device, threads, options)
 
-        monkeypatch.setattr(ppshitu, "_predictor", predictor)
+        monkeypatch.setattr(ppshitu, "predictor", predictor)
 
     return breaks
 
 
 def test_the_fastest_comes_first(rec):
-    assert ppshitu.load_embedder(rec, CPU).engine == "openvino"
+    assert loading.load_embedder(rec, CPU).engine == "openvino"
 
 
 def test_the_next_one_is_taken_and_the_reason_is_logged(rec, broken, caplog):
     broken("openvino", "onnxruntime", "paddle_mkldnn")
     with caplog.at_level(logging.WARNING):
-        assert ppshitu.load_embedder(rec, CPU).engine == "paddle"
+        assert loading.load_embedder(rec, CPU).engine == "paddle"
     first, second, third = (record.getMessage() for record in caplog.records[:3])
     assert "starter_rec does not run on openvino" in first and "no kernel" in first
     assert "onnxruntime" in second and "paddle_mkldnn" in third
@@ -50,14 +53,14 @@ def test_an_engine_that_was_asked_for_is_never_replaced(rec, broken):
     with pytest.raises(
         EngineFailed, match="onnxruntime: RuntimeError: no kernel in starter_rec."
     ) as error:
-        ppshitu.load_embedder(rec, CPU, engine="onnxruntime")
+        loading.load_embedder(rec, CPU, engine="onnxruntime")
     assert str(rec.directory) not in error.value.message
 
 
 def test_when_none_works_all_reasons_are_told(rec, broken):
     broken("openvino", "onnxruntime", "paddle_mkldnn", "paddle")
     with pytest.raises(EngineFailed) as error:
-        ppshitu.load_embedder(rec, CPU)
+        loading.load_embedder(rec, CPU)
     for name in ("openvino", "onnxruntime", "paddle_mkldnn", "paddle"):
         assert f"{name}: RuntimeError" in error.value.message
 
@@ -66,37 +69,37 @@ def test_an_unknown_engine_is_refused(rec):
     with pytest.raises(
         BadInput, match="use one of auto, openvino, onnxruntime, paddle_mkldnn, paddle, "
     ):
-        ppshitu.load_embedder(rec, CPU, engine="tensorrt")
+        loading.load_embedder(rec, CPU, engine="tensorrt")
 
 
 def test_an_engine_without_its_files_is_refused(starter_store, rec):
     files = {name: stored for name, stored in rec.files.items() if name != "inference.onnx"}
     with pytest.raises(BadInput, match="lacks the files"):
-        ppshitu.load_embedder(replace(rec, files=files), CPU, engine="onnxruntime")
+        loading.load_embedder(replace(rec, files=files), CPU, engine="onnxruntime")
 
 
 def test_a_model_has_one_role(starter_store, rec):
     with pytest.raises(BadInput, match="starter_rec is not a detector but an embedder"):
-        ppshitu.load_detector(rec, CPU)
+        loading.load_detector(rec, CPU)
 
 
 def test_an_absent_gpu_is_never_the_cpu(rec):
-    gpu = ppshitu.Device("gpu", (0,))
+    gpu = Device("gpu", (0,))
     for engine in ("auto", "onnxruntime", "paddle"):
         with pytest.raises((EngineFailed, DeviceUnavailable), match="gpu|CUDA|GPU"):
-            ppshitu.load_embedder(rec, gpu, engine=engine)
+            loading.load_embedder(rec, gpu, engine=engine)
 
 
 def test_threads_are_the_ones_asked_for(rec):
-    loaded = ppshitu.load_embedder(rec, CPU, threads=2, engine="onnxruntime")
+    loaded = loading.load_embedder(rec, CPU, threads=2, engine="onnxruntime")
     session = loaded._predictor.runner.session
     assert session.get_session_options().intra_op_num_threads == 2
-    loaded = ppshitu.load_embedder(rec, CPU, threads=1, engine="openvino")
+    loaded = loading.load_embedder(rec, CPU, threads=1, engine="openvino")
     assert loaded._predictor.runner.threads == 1
-    loaded = ppshitu.load_embedder(rec, CPU, threads=1, engine="paddle_mkldnn")
+    loaded = loading.load_embedder(rec, CPU, threads=1, engine="paddle_mkldnn")
     assert loaded._predictor.runner._config["cpu_threads"] == 1
     with pytest.raises(BadInput, match="at least 1"):
-        ppshitu.load_embedder(rec, CPU, threads=0)
+        loading.load_embedder(rec, CPU, threads=0)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +134,7 @@ def test_an_export_that_onednn_cannot_run_falls_to_plain_paddle(upsampling, tmp_
     model = ModelStore(tmp_path / "models").add_directory("up", "embedder", upsampling)
     assert model.dimension == 16
     with caplog.at_level(logging.WARNING):
-        loaded = ppshitu.load_embedder(model, CPU)
+        loaded = loading.load_embedder(model, CPU)
     assert loaded.engine == "paddle"
     assert any("paddle_mkldnn" in record.getMessage() for record in caplog.records)
-    assert loaded.embed(ppshitu.trial_pictures()).shape == (2, 16)
+    assert loaded.embed(trial_pictures()).shape == (2, 16)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from recognition.engine import child, ppshitu
-from recognition.engine.store import FLOAT32, ONNX, OPENVINO_IR, ModelStore
+from recognition.engine import child, loading
+from recognition.engine.installed import FLOAT32, ONNX, OPENVINO_IR
+from recognition.engine.store import ModelStore
+from recognition.engine.trial import disagreement
 from recognition.errors import BadInput
 from tests.engine.conftest import CPU, EMBEDDER_SETTINGS
 
@@ -43,10 +45,10 @@ def test_a_paddle_model_is_converted_and_runs_on_openvino(paddle_only, tmp_path)
     assert model.has(ONNX)
     model.verify()
     fast, plain = (
-        ppshitu.load_embedder(model, CPU, engine=engine) for engine in ("auto", "paddle")
+        loading.load_embedder(model, CPU, engine=engine) for engine in ("auto", "paddle")
     )
     assert fast.engine == "openvino"
-    assert ppshitu.disagreement(plain, fast) == ""
+    assert disagreement(plain, fast) == ""
 
 
 def test_the_conversion_is_no_part_of_its_identity(paddle_only, tmp_path, monkeypatch):
@@ -91,11 +93,11 @@ def test_openvino_s_own_files_are_a_model_too(openvino_files, starter_store, tmp
     starter = starter_store.get("starter_rec")
     assert (model.precision, model.dimension) == (FLOAT32, 512)
     assert model.digest != starter.digest, "other files, another identity"
-    ours, theirs = (ppshitu.load_embedder(one, CPU) for one in (model, starter))
+    ours, theirs = (loading.load_embedder(one, CPU) for one in (model, starter))
     assert ours.engine == theirs.engine == "openvino"
-    assert ppshitu.disagreement(theirs, ours) == ""
+    assert disagreement(theirs, ours) == ""
     with pytest.raises(BadInput, match="onnxruntime cannot run ir"):
-        ppshitu.load_embedder(model, CPU, engine="onnxruntime")
+        loading.load_embedder(model, CPU, engine="onnxruntime")
 
 
 def test_half_of_them_is_no_model(openvino_files, tmp_path):
@@ -116,7 +118,7 @@ def test_networks_that_answer_otherwise_are_told_apart(starter_store):
         def embed(self, pictures):
             return np.roll(self.network.embed(pictures), 1, axis=1)
 
-    network = ppshitu.load_embedder(starter_store.get("starter_rec"), CPU)
-    assert "like the one expected" in ppshitu.disagreement(network, Turned(network))
-    detector = ppshitu.load_detector(starter_store.get("starter_det"), CPU)
-    assert ppshitu.disagreement(detector, detector) == ""
+    network = loading.load_embedder(starter_store.get("starter_rec"), CPU)
+    assert "like the one expected" in disagreement(network, Turned(network))
+    detector = loading.load_detector(starter_store.get("starter_det"), CPU)
+    assert disagreement(detector, detector) == ""

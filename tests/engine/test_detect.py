@@ -3,15 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recognition.engine import ppshitu
-from recognition.engine.ppshitu import ENGINES, trial_pictures
+from recognition.engine.engines import ENGINES
+from recognition.engine.loading import load_detector
+from recognition.engine.trial import trial_pictures
 from recognition.engine.types import Box
 from tests.engine.conftest import CPU
 
 
 @pytest.fixture(scope="module")
 def detector(starter_store):
-    return ppshitu.load_detector(starter_store.get("starter_det"), CPU)
+    return load_detector(starter_store.get("starter_det"), CPU)
 
 
 def two_things():
@@ -68,7 +69,7 @@ def test_without_a_detector_it_is_the_whole_picture(runtime):
 
 @pytest.mark.parametrize("engine", [engine.name for engine in ENGINES if engine.exact])
 def test_all_engines_agree(starter_store, detector, engine):
-    other = ppshitu.load_detector(starter_store.get("starter_det"), CPU, engine=engine)
+    other = load_detector(starter_store.get("starter_det"), CPU, engine=engine)
     assert other.engine == engine
     pictures = [*trial_pictures(), two_things()[0]]
     found = other.detect(pictures, threshold=0.1)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from recognition.engine import ppshitu
-from recognition.engine.ppshitu import ENGINES, PaddleXEmbedder, trial_pictures
+from recognition.engine.engines import ENGINES
+from recognition.engine.loading import load_embedder
+from recognition.engine.networks import PaddleXEmbedder
+from recognition.engine.trial import trial_pictures
 from recognition.errors import BadInput, EngineFailed
 from tests.engine.conftest import CPU
 
@@ -19,7 +23,7 @@ def noise(count):
 
 @pytest.fixture(scope="module")
 def embedder(starter_store):
-    return ppshitu.load_embedder(starter_store.get("starter_rec"), CPU)
+    return load_embedder(starter_store.get("starter_rec"), CPU)
 
 
 def test_every_picture_gets_a_unit_vector(embedder):
@@ -51,7 +55,7 @@ def test_colours_are_rgb(embedder):
     assert embedder.embed(trial_pictures())[0] @ reference[0] > 0.9999
 
 
-REFERENCE = ppshitu.Path(__file__).with_name("starter_reference.npz")
+REFERENCE = Path(__file__).with_name("starter_reference.npz")
 
 
 def test_every_machine_builds_comparable_vectors(embedder):
@@ -62,7 +66,7 @@ def test_every_machine_builds_comparable_vectors(embedder):
 
 @pytest.mark.parametrize("engine", [engine.name for engine in ENGINES if engine.exact])
 def test_all_engines_agree(starter_store, embedder, engine):
-    other = ppshitu.load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)
+    other = load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)
     assert other.engine == engine
     pictures = [*trial_pictures(), *noise(4)]
     assert (other.embed(pictures) * embedder.embed(pictures)).sum(axis=1).min() > 0.9999
@@ -71,7 +75,7 @@ def test_all_engines_agree(starter_store, embedder, engine):
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "paddle_mkldnn"])
 def test_threads_may_share_it(starter_store, engine):
     """PaddleX's predictor alone answers some of them wrongly."""
-    shared = ppshitu.load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)
+    shared = load_embedder(starter_store.get("starter_rec"), CPU, engine=engine)
     pictures = noise(8)
     expected = shared.embed(pictures)
     with ThreadPoolExecutor(4) as pool:
@@ -82,7 +86,7 @@ def test_threads_may_share_it(starter_store, engine):
 def test_it_leaves_numpys_printing_and_the_log_alone(embedder):
     embedder.embed(noise(1))
     assert np.get_printoptions()["threshold"] == 1000
-    assert ppshitu.logging.getLogger("paddlex").handlers == []
+    assert logging.getLogger("paddlex").handlers == []
 
 
 def test_paddlex_still_mixes_up_the_vectors_of_a_batch(starter_store, embedder):

@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recognition.engine import ppshitu
+from recognition.engine import loading, ppshitu
 from recognition.engine.devices import Device, parse_device
+from recognition.engine.engines import candidates
+from recognition.engine.installed import InstalledModel
+from recognition.engine.networks import PaddleXEmbedder
 from recognition.engine.runtime import Runtime
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.store import ModelStore
 from recognition.errors import BadInput, DeviceUnavailable, EngineFailed
 from tests.engine.conftest import CPU
 
@@ -55,13 +58,13 @@ def paddlex(monkeypatch):
 
     monkeypatch.setattr(ppshitu, "_paddlex", lambda *_: create_model)
     monkeypatch.setattr(ppshitu, "has_plugin", lambda: state.plugin)
-    monkeypatch.setattr(ppshitu.PaddleXEmbedder, "self_test", lambda self: None)
+    monkeypatch.setattr(PaddleXEmbedder, "self_test", lambda self: None)
     return state
 
 
 def test_hpi_gets_the_documented_arguments(paddlex, rec):
     options = {"backend": "tensorrt", "backend_config": {"precision": "fp16"}}
-    loaded = ppshitu.load_embedder(rec, GPU, threads=3, engine="hpi", options=options)
+    loaded = loading.load_embedder(rec, GPU, threads=3, engine="hpi", options=options)
     assert loaded.engine == "hpi"
     assert paddlex.asked == {
         "name": "PP-ShiTuV2_rec",
@@ -74,7 +77,7 @@ def test_hpi_gets_the_documented_arguments(paddlex, rec):
 
 
 def test_hpi_without_a_configuration_leaves_the_choice_to_paddlex(paddlex, rec):
-    ppshitu.load_embedder(rec, CPU, engine="hpi")
+    loading.load_embedder(rec, CPU, engine="hpi")
     assert (paddlex.asked["use_hpip"], paddlex.asked["hpi_config"]) == (True, None)
 
 
@@ -82,7 +85,7 @@ def test_hpi_without_a_configuration_leaves_the_choice_to_paddlex(paddlex, rec):
 def test_without_the_plug_in_it_says_what_to_install(paddlex, rec, device):
     paddlex.plugin = False
     with pytest.raises(EngineFailed, match="ultra-infer is not installed") as error:
-        ppshitu.load_embedder(rec, parse_device(device), engine="hpi")
+        loading.load_embedder(rec, parse_device(device), engine="hpi")
     assert f"`paddlex --install hpi-{device.partition(':')[0]}`" in error.value.message
     assert paddlex.asked is None
 
@@ -90,14 +93,14 @@ def test_without_the_plug_in_it_says_what_to_install(paddlex, rec, device):
 def test_it_really_is_not_installed_here_and_paddlex_says_so_too(rec):
     """No stub: what a site without the plug-in sees at start."""
     with pytest.raises(EngineFailed, match="ultra-infer is not installed"):
-        ppshitu.load_embedder(rec, CPU, engine="hpi")
+        loading.load_embedder(rec, CPU, engine="hpi")
 
 
 def test_auto_never_takes_it(paddlex, rec):
-    assert {engine.name for engine in ppshitu._candidates(rec, CPU, "auto")} == {
+    assert {engine.name for engine in candidates(rec, CPU, "auto")} == {
         "openvino", "onnxruntime", "paddle_mkldnn", "paddle",
     }  # fmt: skip
-    assert [engine.name for engine in ppshitu._candidates(rec, GPU, "auto")] == ["paddle"]
+    assert [engine.name for engine in candidates(rec, GPU, "auto")] == ["paddle"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_the_run_modes_of_a_gpu(paddlex, rec, engine, mode):
         "trt_dynamic_shapes": {"x": [[1, 3, 224, 224], [8, 3, 224, 224], [16, 3, 224, 224]]},
         "trt_use_dynamic_shapes": True,
     }
-    loaded = ppshitu.load_embedder(rec, GPU, threads=2, engine=engine, options=options)
+    loaded = loading.load_embedder(rec, GPU, threads=2, engine=engine, options=options)
     assert loaded.engine == engine
     assert (paddlex.asked["engine"], paddlex.asked["device"]) == ("paddle_static", "gpu:0")
     assert paddlex.asked["engine_config"] == {"run_mode": mode, "cpu_threads": 2, **options}
@@ -121,18 +124,18 @@ def test_the_run_modes_of_a_gpu(paddlex, rec, engine, mode):
 
 def test_they_are_refused_on_a_cpu(rec):
     with pytest.raises(BadInput, match="paddle_trt_fp16 cannot run starter_rec on cpu"):
-        ppshitu.load_embedder(rec, CPU, engine="paddle_trt_fp16")
+        loading.load_embedder(rec, CPU, engine="paddle_trt_fp16")
 
 
 def test_where_paddlex_takes_another_device_it_is_an_error(paddlex, rec):
     paddlex.runs_on = "cpu"
     for engine in ("hpi", "paddle_trt_fp16"):
         with pytest.raises(DeviceUnavailable, match="runs on cpu although gpu:0"):
-            ppshitu.load_embedder(rec, GPU, engine=engine)
+            loading.load_embedder(rec, GPU, engine=engine)
 
 
 def test_onnxruntime_gets_its_options(paddlex, rec):
-    ppshitu.load_embedder(
+    loading.load_embedder(
         rec, GPU, threads=1, engine="onnxruntime",
         options={"providers": ["CUDAExecutionProvider"], "provider_options": [{"device_id": 0}]},
     )  # fmt: skip
@@ -155,13 +158,13 @@ def test_onnxruntime_gets_its_options(paddlex, rec):
 )
 def test_what_paddlex_would_drop_is_named(paddlex, rec, engine, options, says):
     with pytest.raises(BadInput, match=says):
-        ppshitu.load_embedder(rec, CPU, engine=engine, options=options)
+        loading.load_embedder(rec, CPU, engine=engine, options=options)
     assert paddlex.asked is None
 
 
 def test_a_value_that_paddlex_refuses_is_an_error(rec):
     with pytest.raises(EngineFailed, match="delete_pass"):
-        ppshitu.load_embedder(rec, CPU, engine="paddle", options={"delete_pass": 7})
+        loading.load_embedder(rec, CPU, engine="paddle", options={"delete_pass": 7})
 
 
 def test_the_runtime_hands_them_on(starter_store):
@@ -179,5 +182,5 @@ def test_the_runtime_hands_them_on(starter_store):
 
 
 def test_a_real_option_reaches_a_real_engine(rec):
-    loaded = ppshitu.load_embedder(rec, CPU, engine="paddle", options={"delete_pass": []})
+    loaded = loading.load_embedder(rec, CPU, engine="paddle", options={"delete_pass": []})
     assert loaded._predictor.runner._config["delete_pass"] == []

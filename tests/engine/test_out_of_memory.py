@@ -138,11 +138,11 @@ def small_device(monkeypatch):
 
 @pytest.mark.django_db
 def test_only_the_image_that_is_too_large_fails(catalogue, small_device):
-    from recognition.services import gallery
+    from recognition.services import gallery_adding
 
     for seed in range(6):
         factories.add(catalogue, "tea", seed)
-    large = gallery.add_image(
+    large = gallery_adding.add_image(
         catalogue, "tea", factories.picture(9, (640, 480)), by=catalogue.owner
     ).image
     indexing.embed_waiting(catalogue.pk)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recognition.engine import ppshitu
+from recognition.engine import loading
 from recognition.engine import store as store_module
+from recognition.engine.installed import INT8
 from recognition.engine.runtime import Runtime
-from recognition.engine.store import INT8, ModelStore
+from recognition.engine.store import ModelStore
+from recognition.engine.trial import trial_pictures
 from recognition.errors import BadInput, Conflict, ModelUnavailable, SetupError
 from recognition.services import pipeline_config
 from tests.engine.conftest import CPU
@@ -70,7 +72,7 @@ def test_its_vectors_are_near_those_of_the_float_one(own_store, twin, pictures):
 
     seen = [cv2.imread(str(path))[:, :, ::-1].copy() for path in pictures]
     ours, theirs = (
-        ppshitu.load_embedder(model, CPU) for model in (twin, own_store.get("starter_rec"))
+        loading.load_embedder(model, CPU) for model in (twin, own_store.get("starter_rec"))
     )
     assert ours.engine == "openvino"
     cosine = (ours.embed(seen) * theirs.embed(seen)).sum(axis=1)
@@ -83,10 +85,10 @@ def test_a_worker_refuses_the_one_for_the_other(own_store, twin):
     with pytest.raises(ModelUnavailable, match="other weights"):
         runtime.embed(
             twin.name,
-            ppshitu.trial_pictures(),
+            trial_pictures(),
             expected_digest=own_store.get("starter_rec").digest,
         )
-    runtime.embed(twin.name, ppshitu.trial_pictures(), expected_digest=twin.digest)
+    runtime.embed(twin.name, trial_pictures(), expected_digest=twin.digest)
     assert [one.precision for one in runtime.describe()] == [INT8]
 
 

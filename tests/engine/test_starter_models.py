@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from recognition.engine import ppshitu, starter
+from recognition.engine import loading, starter
 from recognition.engine.starter import build_starter, read_checkpoint
 from recognition.engine.store import ModelStore
+from recognition.engine.trial import trial_pictures
 from recognition.errors import BadInput, ModelUnavailable
 from tests.engine.conftest import CPU
 
@@ -28,9 +29,9 @@ def test_a_rebuild_elsewhere_has_the_same_identity_and_compatible_vectors(starte
     again = ModelStore(tmp_path / "elsewhere")
     for model in build_starter(again, wheel=wheel):
         assert model.digest == starter_store.get(model.name).digest
-    pictures = ppshitu.trial_pictures()
+    pictures = trial_pictures()
     here, there = (
-        ppshitu.load_embedder(store.get("starter_rec"), CPU).embed(pictures)
+        loading.load_embedder(store.get("starter_rec"), CPU).embed(pictures)
         for store in (starter_store, again)
     )
     assert (here * there).sum(axis=1).min() > 0.9999
