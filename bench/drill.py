@@ -17,6 +17,7 @@ import random
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +87,14 @@ class Drill:
         self.stop = threading.Event()
         self.lock = threading.Lock()
 
-    def run(self, writers: int, readers: int, seconds: float) -> None:
+    def run(
+        self,
+        writers: int,
+        readers: int,
+        seconds: float,
+        enough: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Readers and writers side by side: for `seconds`, and from there on until `enough`."""
         threads = [
             threading.Thread(target=self._until_stopped, args=(work, random.Random(seed)))
             for seed, work in enumerate([self._write] * writers + [self._read] * readers)
@@ -94,6 +102,8 @@ class Drill:
         for thread in threads:
             thread.start()
         self.stop.wait(seconds)
+        while not (self.stop.is_set() or enough()):
+            self.stop.wait(0.1)
         self.stop.set()
         for thread in threads:
             thread.join()

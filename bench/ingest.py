@@ -48,7 +48,7 @@ def store(catalogue: Any, count: int) -> list[Path]:
     from PIL import Image
 
     from recognition import images, tasks
-    from recognition.services import gallery, showcase
+    from recognition.services import gallery_adding, showcase
 
     tasks.wake = lambda task, *arguments: None
     folder = settings.SHITU_VAR_DIR / "ingest"
@@ -64,10 +64,10 @@ def store(catalogue: Any, count: int) -> list[Path]:
             Image.fromarray(pixels).save(files[-1], quality=92)
     for start in range(0, count, 50):
         new = [
-            gallery.NewImage(f"product {path.stem}", images.check(path.read_bytes()))
+            gallery_adding.NewImage(f"product {path.stem}", images.check(path.read_bytes()))
             for path in files[start : start + 50]
         ]
-        gallery.add_images(catalogue, new, by=catalogue.owner)
+        gallery_adding.add_images(catalogue, new, by=catalogue.owner)
     return files
 
 

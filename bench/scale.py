@@ -34,7 +34,7 @@ def drained(catalogue: Any, asked: list[bytes], questions: int, workers: int) ->
         picture = images.check(asked[number % len(asked)])
         queries.submit(catalogue, picture, by=catalogue.owner, options=options)
     tasks.wake = wake
-    open_ = RecognitionQuery.objects.exclude(state__in=(State.DONE, State.FAILED))
+    open_ = RecognitionQuery.objects.exclude(state__in=State.ended())
     with site.workers(workers, cores=sorted(os.sched_getaffinity(0))[:workers], settle=0.0):
         while open_.count() > questions * 0.95:  # Celery's start and the first batches are over
             time.sleep(0.005)

@@ -75,6 +75,39 @@ def catalogue(db, user):
 
 
 @pytest.fixture
+def tea(catalogue, stub_engine, run_tasks):
+    """A product of `catalogue` with one picture, number 1 of `factories.picture`, embedded."""
+    from tests import factories
+
+    with run_tasks():
+        return factories.add(catalogue, "tea", 1).product
+
+
+@pytest.fixture
+def coffee(catalogue):
+    """A product of `catalogue` without pictures."""
+    from recognition.services import products
+
+    return products.create(catalogue, "coffee")
+
+
+@pytest.fixture
+def ask(catalogue, stub_engine, run_tasks) -> Callable:
+    """`ask(seed, ...)` submits a picture and returns the query, answered."""
+    from recognition.services import queries
+    from tests import factories
+
+    def answered(seed: int, of=catalogue, **options):
+        picture, wanted = factories.picture(seed), queries.Options(**options)
+        with run_tasks():
+            query = queries.submit(of, picture, by=None, options=wanted)
+        query.refresh_from_db()
+        return query
+
+    return answered
+
+
+@pytest.fixture
 def api() -> Callable:
     """`api(user)` is a client signed in as that user; `api()` is nobody."""
     from rest_framework.test import APIClient

@@ -75,6 +75,8 @@ def picture(seed: int = 0, size: tuple[int, int] = (64, 48)):
 
 def add(catalogue, label: str, seed: int = 0, **options):
     """Add one picture to the gallery; its embedding is queued, not done."""
-    from recognition.services import gallery
+    from recognition.services import gallery_adding
 
-    return gallery.add_image(catalogue, label, picture(seed), by=catalogue.owner, **options).image
+    return gallery_adding.add_image(
+        catalogue, label, picture(seed), by=catalogue.owner, **options
+    ).image

@@ -1,13 +1,17 @@
-"""Real processes for tests: workers on the test database."""
+"""Several at work: real processes on the test database, and threads that wait for each other."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from secrets import randbelow
 
 from django.db import connection
 
@@ -24,6 +28,34 @@ def environment(settings) -> dict[str, str]:
         "SHITU_MEDIA_DIR": str(settings.MEDIA_ROOT),
         "SHITU_LEASE_SECONDS": str(settings.SHITU_LEASE_SECONDS),
     }
+
+
+def free_port() -> int:
+    """A port of this machine for a server that is about to start.
+
+    Below those that the system gives to outgoing connections: one of these could be gone again
+    before the server has it.
+    """
+    while True:
+        port = 20_000 + randbelow(10_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def until(happened: Callable[[], object], seconds: float = 60) -> None:
+    """Look until it has; so long that a busy machine is no reason to fail."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not come about within {seconds:g} s"
+        time.sleep(0.02)
+
+
+def somebody_waits() -> bool:
+    """Whether a connection to the test's PostgreSQL waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return bool(cursor.fetchone()[0])
 
 
 class Workers:
@@ -43,7 +75,7 @@ class Workers:
                 stderr=subprocess.STDOUT,
             )
         self._processes.append(process)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while not Worker.objects.filter(name__endswith=f":{process.pid}").exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the worker did not start:\n{self._log.read_text()}")

@@ -81,13 +81,13 @@ class Site(BaseHTTPRequestHandler):
 
     def dripping_body(self) -> None:
         self.answer(b"")
-        for _ in range(100):
+        for _ in range(2000):
             self.wfile.write(b"x")
             time.sleep(0.05)
 
     def dripping_head(self) -> None:
         self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        for _ in range(100):
+        for _ in range(2000):
             self.wfile.write(b"X-Slow: 1\r\n")
             time.sleep(0.05)
 
@@ -283,7 +283,7 @@ def test_a_name_that_changes_between_check_and_use_changes_nothing(site, setting
     assert asked == [1]
     assert Site.seen == []
     with pytest.raises(FetchRefused, match="public internet"):
-        fetch.fetch_picture(f"http://evil.example:{port}/picture", timeout=0.5)
+        fetch.fetch_picture(f"http://evil.example:{port}/picture")
     assert Site.seen == []
 
 
@@ -389,7 +389,7 @@ def test_a_huge_body_is_cut_short(site, path):
     started = time.monotonic()
     with pytest.raises(TooLarge, match="more than 100,000 bytes"):
         fetch.fetch_picture(f"{site}/{path}", max_bytes=100_000)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
 
 
 def test_a_body_of_just_the_limit_is_fetched(site):
@@ -404,28 +404,31 @@ def test_a_slow_answer_is_given_up_in_all(site, path):
     started = time.monotonic()
     with pytest.raises(FetchRefused, match=r"within 0\.4 s"):
         fetch.fetch_picture(f"{site}/{path}", timeout=0.4)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 30  # the whole takes far longer
 
 
 def test_a_slow_name_server_is_given_up(names):
+    given_up = threading.Event()
+
     def slow() -> list[str]:
-        time.sleep(2)
+        given_up.wait(60)
         return ["93.184.215.14"]
 
     names["slow.example"] = slow
     started = time.monotonic()
     with pytest.raises(FetchRefused, match="within"):
         fetch.fetch_picture("http://slow.example/a.png", timeout=0.3)
-    assert time.monotonic() - started < 1
+    given_up.set()
+    assert time.monotonic() - started < 30
 
 
 def test_nobody_listening_is_refused(settings):
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+        unused.bind(("127.0.0.1", 0))  # and nobody else can have it
         port = unused.getsockname()[1]
-    settings.SHITU_FETCH_ALLOW = [f"127.0.0.1:{port}"]
-    with pytest.raises(FetchRefused, match="did not answer properly"):
-        fetch.fetch_picture(f"http://127.0.0.1:{port}/picture")
+        settings.SHITU_FETCH_ALLOW = [f"127.0.0.1:{port}"]
+        with pytest.raises(FetchRefused, match="did not answer properly"):
+            fetch.fetch_picture(f"http://127.0.0.1:{port}/picture")
 
 
 # https

@@ -59,6 +59,7 @@ ONLY_IN: dict[str, set[str]] = {
     "paddle2onnx": {"engine"},
     "onnxruntime": {"engine"},
     "openvino": {"engine"},
+    "nncf": {"engine"},
     "cv2": {"engine"},
     "faiss": {"services"},
     "pgvector": {"models", "search"},

@@ -12,7 +12,7 @@ import pytest
 
 from recognition import images
 from recognition.models import Embedding, GalleryImage, State
-from recognition.services import catalogues, gallery, products, queries, showcase
+from recognition.services import catalogues, gallery, gallery_adding, products, queries, showcase
 
 GROCERY = Path(__file__).resolve().parents[2] / "shared" / "data" / "grocery"
 needs_grocery = pytest.mark.skipif(
@@ -29,17 +29,17 @@ def read_list(name: str) -> list[tuple[Path, str]]:
 
 def add_all(catalogue, pairs: list[tuple[Path, str]]) -> None:
     for start in range(0, len(pairs), 60):
-        gallery.add_images(
+        gallery_adding.add_images(
             catalogue,
             [
-                gallery.NewImage(label, images.check(path.read_bytes()), path.name)
+                gallery_adding.NewImage(label, images.check(path.read_bytes()), path.name)
                 for path, label in pairs[start : start + 60]
             ],
             by=catalogue.owner,
         )
 
 
-def wait_until_embedded(catalogue, seconds: float = 40) -> None:
+def wait_until_embedded(catalogue, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while GalleryImage.objects.filter(catalogue=catalogue).exclude(state=State.DONE).exists():
         failed = GalleryImage.objects.filter(catalogue=catalogue, state=State.FAILED).first()

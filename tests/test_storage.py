@@ -26,7 +26,16 @@ from django.urls import reverse
 from recognition import checks
 from recognition.errors import TryAgain
 from recognition.models import GalleryImage, Job, RecognitionQuery, Role, State
-from recognition.services import catalogues, files, gallery, imports, jobs, queries, trash
+from recognition.services import (
+    catalogues,
+    files,
+    gallery,
+    gallery_adding,
+    imports,
+    jobs,
+    queries,
+    trash,
+)
 from tests import factories, s3
 from tests.test_checks import found
 
@@ -273,9 +282,9 @@ class TestEverythingGoesThroughIt:
         from recognition.services import quotas
 
         quotas.change(catalogue, images=1)
-        new = [gallery.NewImage("tea", factories.picture(n)) for n in (1, 2)]
+        new = [gallery_adding.NewImage("tea", factories.picture(n)) for n in (1, 2)]
         with pytest.raises(StorageFull):
-            gallery.add_images(catalogue, new, by=None)
+            gallery_adding.add_images(catalogue, new, by=None)
         assert bucket.objects == {}
 
     def test_while_the_service_is_away_an_upload_is_refused(

@@ -43,7 +43,7 @@ def desk(transactional_db, stub_engine, monkeypatch, settings) -> Iterator[Desk]
     """The site in this process, and one worker beside it."""
     settings.SHITU_FEATURE_MODEL = factories.feature_model().name
     settings.SHITU_DETECTOR = ""
-    settings.SHITU_PADDLEX_TIMEOUT = 30.0
+    settings.SHITU_PADDLEX_TIMEOUT = settings.SHITU_ANSWER_TIMEOUT = 120.0
     monkeypatch.setattr(jobs, "run_in_background", jobs.run)
     with Desk() as running:
         monkeypatch.setattr(tasks, "wake", running.wake)

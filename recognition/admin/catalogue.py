@@ -39,7 +39,7 @@ from recognition.models import (
     State,
     User,
 )
-from recognition.services import catalogues, exports, gallery, imports, members
+from recognition.services import catalogues, exports, gallery_embedding, imports, members
 
 INDEX_COLOURS = {
     IndexState.EXACT: "info",
@@ -338,7 +338,7 @@ class CatalogueAdmin(RecognitionAdmin):
 
     @action(description=_("Embed all pictures again"), permissions=["change"])
     def embed_again(self, request: HttpRequest, queryset: QuerySet[Catalogue]) -> None:
-        count = sum(gallery.reembed(catalogue) for catalogue in queryset)
+        count = sum(gallery_embedding.reembed(catalogue) for catalogue in queryset)
         messages.success(
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},

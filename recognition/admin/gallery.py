@@ -31,7 +31,7 @@ from recognition.admin.work import (
 from recognition.errors import Conflict, NotFound, RecognitionError
 from recognition.gallery_list import clean_label
 from recognition.models import GalleryImage, Product, State, Status, User
-from recognition.services import gallery
+from recognition.services import gallery, gallery_adding, gallery_embedding
 
 
 class ReasonFilter(admin.SimpleListFilter):
@@ -143,7 +143,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
         given = form.cleaned_data
         if not change:
             product = given["product"]
-            added = gallery.add_image(
+            added = gallery_adding.add_image(
                 product.catalogue,
                 product.label,
                 given["file"],
@@ -197,7 +197,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
 
     @action(description=_("Try failed ones again"), permissions=["change"])
     def try_again(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
-        count = gallery.retry(queryset)
+        count = gallery_embedding.retry(queryset)
         messages.success(
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},
@@ -211,7 +211,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
 def tell_embedded_again(request: HttpRequest, queryset: QuerySet[GalleryImage]) -> None:
     """Have pictures embedded anew, and say how many that is and how many cannot be."""
     rows = list(queryset)
-    count = gallery.reembed_images(rows)
+    count = gallery_embedding.reembed_images(rows)
     if count:
         messages.success(
             request,

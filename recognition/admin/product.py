@@ -23,7 +23,7 @@ from recognition.admin.gallery import tell_embedded_again
 from recognition.admin.work import RecognitionAdmin, choose, counted, going, thumbnail
 from recognition.errors import RecognitionError
 from recognition.models import Catalogue, GalleryImage, Product
-from recognition.services import gallery, products, trash
+from recognition.services import gallery_embedding, product_merging, product_moving, products, trash
 
 SHOWN = 24
 
@@ -189,7 +189,7 @@ class ProductAdmin(RecognitionAdmin):
     @action(description=_("Merge into one of them"), permissions=["change"])
     def merge(self, request: HttpRequest, queryset: QuerySet[Product]) -> HttpResponse | None:
         def act(into: Product) -> None:
-            products.merge([row for row in queryset if row.pk != into.pk], into)
+            product_merging.merge([row for row in queryset if row.pk != into.pk], into)
             messages.success(request, _("Merged into %(product)s.") % {"product": into})
 
         chosen = forms.ModelChoiceField(
@@ -202,7 +202,7 @@ class ProductAdmin(RecognitionAdmin):
         def act(to: Catalogue) -> None:
             with transaction.atomic():
                 for _catalogue, rows in by_catalogue(queryset):
-                    products.move(rows, to)
+                    product_moving.move(rows, to)
             messages.success(request, _("Moved to %(catalogue)s.") % {"catalogue": to})
 
         chosen = forms.ModelChoiceField(
@@ -222,7 +222,9 @@ class ProductAdmin(RecognitionAdmin):
 
     @action(description=_("Try failed pictures again"), permissions=["change"])
     def try_again(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
-        count = gallery.retry(GalleryImage.objects.filter(product__in=queryset.values("pk")))
+        count = gallery_embedding.retry(
+            GalleryImage.objects.filter(product__in=queryset.values("pk"))
+        )
         messages.success(
             request,
             ngettext("%(n)d picture waits.", "%(n)d pictures wait.", count) % {"n": count},

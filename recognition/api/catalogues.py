@@ -220,8 +220,10 @@ class CatalogueView(InCatalogue):
         changes = self.read(CatalogueChange, partial=True)
         require_models(changes)
         with transaction.atomic():
-            locked = _shown(request).select_for_update(of=("self",), no_key=True)
-            catalogue = get_object_or_404(locked, key=key)
+            # First the lock, then the look: a statement that waited for a lock shows of the rows
+            # beside it, such as the index, what they were before.
+            get_object_or_404(Catalogue.objects.select_for_update(no_key=True), key=key)
+            catalogue = get_object_or_404(_shown(request), key=key)
             require_match(request, etag(CatalogueSerializer, catalogue, request))
             catalogues.change(catalogue, **changes)
         return _answer(catalogue, request)

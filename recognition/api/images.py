@@ -34,8 +34,9 @@ from recognition.api.idempotency import idempotent
 from recognition.api.jobs import JobSerializer
 from recognition.api.permissions import InCatalogue
 from recognition.errors import RecognitionError
+from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role, State, User
-from recognition.services import gallery, imports, products
+from recognition.services import gallery, gallery_adding, gallery_embedding, imports, products
 from recognition.services import pictures as looks
 
 THUMBNAIL_SIDES = (96, 256, 512)
@@ -86,7 +87,7 @@ class ImageSerializer(ReadSerializer):
 
 class ImageItem(WriteSerializer):
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=gallery.MAX_LABEL, help_text="Of the product."
+        max_length=MAX_LABEL_LENGTH, help_text="Of the product."
     )
     image = Base64Field(
         required=False, help_text="The file in base64, with or without `data:...;base64,`."
@@ -137,7 +138,7 @@ class ImagesForm(WriteSerializer):
     """Files of one product."""
 
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=gallery.MAX_LABEL, help_text="Of the product."
+        max_length=MAX_LABEL_LENGTH, help_text="Of the product."
     )
     images = serializers.ListField(
         child=serializers.FileField(allow_empty_file=True),
@@ -218,7 +219,7 @@ class _Target(WriteSerializer):
     """The product an image is given to: by its label, which makes it if need be, or by its id."""
 
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=gallery.MAX_LABEL,
+        max_length=MAX_LABEL_LENGTH,
         required=False,
         help_text="Of the product it belongs to; made if there is none.",
     )
@@ -348,7 +349,7 @@ class ImageListView(ListModelMixin, _Images, UploadView):
             shown = JobSerializer(job, context=self.get_serializer_context()).data
             return Response(shown, status=202, headers={"Location": shown["url"]})
         uploads = self._form() if self.is_form else _uploads(items)
-        became = gallery.add_each(self.catalogue, uploads, by=by)
+        became = gallery_adding.add_each(self.catalogue, uploads, by=by)
         _raise_if_all_failed(became)
         results = [self._result(one) for one in became]
         counts = {
@@ -365,10 +366,10 @@ class ImageListView(ListModelMixin, _Images, UploadView):
             status=201 if counts["added"] else 200,
         )
 
-    def _form(self) -> list[gallery.Upload]:
+    def _form(self) -> list[gallery_adding.Upload]:
         data = self.read(ImagesForm)
         return [
-            gallery.Upload(
+            gallery_adding.Upload(
                 data["label"],
                 partial(pictures.received, {"image": file}),
                 file.name or "",
@@ -378,7 +379,7 @@ class ImageListView(ListModelMixin, _Images, UploadView):
             for file in data["images"]
         ]
 
-    def _result(self, became: gallery.Added | RecognitionError) -> dict[str, Any]:
+    def _result(self, became: gallery_adding.Added | RecognitionError) -> dict[str, Any]:
         if isinstance(became, RecognitionError):
             nothing = {"image": None, "duplicate_of": None, "replaced": False}
             return {"result": "failed", **nothing, "error": describe(became)}
@@ -471,7 +472,7 @@ class ImagesRetryView(InCatalogue):
         images = self.catalogue.images.filter(state=State.FAILED)
         if (numbers := self.read(MaybeNumbers).get("numbers")) is not None:
             images = images.filter(number__in=numbers)
-        return Response({"retried": gallery.retry(images)})
+        return Response({"retried": gallery_embedding.retry(images)})
 
 
 class ImagePictureView(_Images):
@@ -505,9 +506,9 @@ class ImageThumbnailView(_Images):
         return pictures.made(request, name, side, lambda: looks.thumbnail(name, int(side)))
 
 
-def _uploads(items: Sequence[dict[str, Any]]) -> list[gallery.Upload]:
+def _uploads(items: Sequence[dict[str, Any]]) -> list[gallery_adding.Upload]:
     return [
-        gallery.Upload(
+        gallery_adding.Upload(
             item["label"],
             partial(pictures.received, item),
             item.get("name", ""),
@@ -518,7 +519,7 @@ def _uploads(items: Sequence[dict[str, Any]]) -> list[gallery.Upload]:
     ]
 
 
-def _raise_if_all_failed(became: Sequence[gallery.Added | RecognitionError]) -> None:
+def _raise_if_all_failed(became: Sequence[gallery_adding.Added | RecognitionError]) -> None:
     failed = [one for one in became if isinstance(one, RecognitionError)]
     if len(failed) < len(became):
         return

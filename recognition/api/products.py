@@ -25,8 +25,16 @@ from recognition.api.languages import wanted_languages
 from recognition.api.narrowing import AttributesFilter
 from recognition.api.permissions import InCatalogue
 from recognition.errors import BadInput, NotFound
+from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role, User
-from recognition.services import catalogues, gallery, products, trash
+from recognition.services import (
+    catalogues,
+    product_fields,
+    product_merging,
+    product_moving,
+    products,
+    trash,
+)
 
 MOST_AT_ONCE = 1000
 _ID = serializers.IntegerField(min_value=1, max_value=2**63 - 1)
@@ -42,7 +50,7 @@ class ProductSerializer(ReadSerializer):
 
     class Meta:
         model = Product
-        fields = ["id", "name", *products.FIELDS, "image_count", "created_at", "changed_at"]
+        fields = ["id", "name", *product_fields.FIELDS, "image_count", "created_at", "changed_at"]
         read_only_fields = fields
         unversioned = ["image_count", "name"]
 
@@ -51,10 +59,10 @@ class ProductSerializer(ReadSerializer):
 
 
 class ProductWrite(WriteSerializer):
-    """What is written; `services/products` says what each field may hold."""
+    """What is written; `services/product_fields` says what each field may hold."""
 
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=gallery.MAX_LABEL, help_text="Unique in its catalogue; any Unicode."
+        max_length=MAX_LABEL_LENGTH, help_text="Unique in its catalogue; any Unicode."
     )
     external_id = serializers.CharField(
         allow_blank=True, max_length=255, required=False, help_text="Your own stable id."
@@ -87,7 +95,7 @@ class ProductItem(ProductWrite):
     """A product by your own id: made, or changed in the fields that are given."""
 
     label = serializers.CharField(
-        max_length=gallery.MAX_LABEL, required=False, help_text="Needed for a new one."
+        max_length=MAX_LABEL_LENGTH, required=False, help_text="Needed for a new one."
     )
     external_id = serializers.CharField(max_length=255)
 
@@ -160,7 +168,7 @@ class Split(ProductWrite):
 
 class Restore(WriteSerializer):
     label = serializers.CharField(  # type: ignore[assignment]
-        max_length=gallery.MAX_LABEL,
+        max_length=MAX_LABEL_LENGTH,
         required=False,
         help_text="Another label, where the old one is taken by now.",
     )
@@ -373,7 +381,7 @@ class ProductsMoveView(_ManyProducts):
         data = self.read(Move)
         user = cast(User, request.user)
         to = catalogues.require(user, data["catalogue"], Role.EDITOR)
-        return Response({"moved": products.move(self.named(data["products"]), to)})
+        return Response({"moved": product_moving.move(self.named(data["products"]), to)})
 
 
 class _OneProduct(_ManyProducts):
@@ -392,7 +400,7 @@ class ProductMergeView(_OneProduct):
 
         No vector moves, and the very next answer knows. This product keeps its own fields.
         """
-        into = products.merge(self.named(self.read(Products)["products"]), self.product())
+        into = product_merging.merge(self.named(self.read(Products)["products"]), self.product())
         return self.answer(self.get_queryset().get(pk=into.pk))
 
 
@@ -406,7 +414,7 @@ class ProductSplitView(_OneProduct):
         images = list(source.images.filter(number__in=numbers))
         if missing := set(numbers) - {image.number for image in images}:
             raise BadInput(f"image {min(missing)} is not this product's", field="images")
-        made = products.split(source, images, **data)
+        made = product_merging.split(source, images, **data)
         return self.answer(self.get_queryset().get(pk=made.pk), 201)
 
 

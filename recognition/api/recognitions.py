@@ -389,7 +389,7 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         if seconds:
             queries.wait(query, seconds)
         shown = self.get_serializer(self.get_queryset().get(pk=query.pk)).data
-        ended = shown["state"] in queries.ENDED
+        ended = shown["state"] in State.ended()
         return Response(shown, status=201 if ended else 202, headers={"Location": shown["url"]})
 
 
@@ -409,7 +409,7 @@ class RecognitionView(_Recognition):
     def retrieve(self, request: Request, key: UUID) -> Response:
         """A question and its answer; with `wait`, as soon as it is there."""
         query, seconds = self.query(), _seconds(request)
-        if seconds and query.state not in queries.ENDED:
+        if seconds and query.state not in State.ended():
             queries.wait(query, seconds)
         return Response(self.get_serializer(_whole(self.get_queryset()).get(pk=query.pk)).data)
 

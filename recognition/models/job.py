@@ -86,7 +86,7 @@ class Job(Work):
 
     @property
     def is_finished(self) -> bool:
-        return self.state in (State.DONE, State.FAILED)
+        return self.state in State.ended()
 
     def counts(self) -> dict[str, int]:
         """How many lines came to which result; every result is there."""

@@ -22,6 +22,11 @@ class State(models.TextChoices):
     DONE = "done", _("done")
     FAILED = "failed", _("failed")
 
+    @classmethod
+    def ended(cls) -> tuple[State, ...]:
+        """The states of work that nobody has to finish any more."""
+        return cls.DONE, cls.FAILED
+
 
 class WorkQuerySet(models.QuerySet[Any]):
     """Rows that workers share out among themselves, safely, however many there are."""

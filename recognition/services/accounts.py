@@ -79,8 +79,11 @@ def connect(user: User, claims: Claims) -> None:
 @transaction.atomic
 def disconnect(identity: Identity) -> None:
     """The provider signs its user in no longer."""
-    audit.record(Action.ACCOUNT_DISCONNECT, identity.user, catalogue=None, issuer=identity.issuer)
-    identity.delete()
+    gone, _models = Identity.objects.filter(pk=identity.pk).delete()
+    if gone:  # else somebody was faster
+        audit.record(
+            Action.ACCOUNT_DISCONNECT, identity.user, catalogue=None, issuer=identity.issuer
+        )
 
 
 @transaction.atomic
@@ -120,6 +123,11 @@ def _with_address(claims: Claims) -> User:
                 "The sign-in service has not verified your e-mail address, so it does not tell "
                 "which account is yours. Verify the address there, or sign in with your password "
                 "and connect your account on its page."
+            )
+            if settings.SHITU_PASSWORD_LOGIN
+            else _(
+                "The sign-in service has not verified your e-mail address, so it does not tell "
+                "which account is yours. Verify the address there, then sign in again."
             ),
             reason="not_verified",
         )
@@ -139,6 +147,12 @@ def _with_address(claims: Claims) -> User:
             _(
                 "Your account is one of the site's staff, which is not connected by its e-mail "
                 "address. Sign in with your password and connect it on its page."
+            )
+            if settings.SHITU_PASSWORD_LOGIN
+            else _(
+                "Your account is one of the site's staff, which is not connected by its e-mail "
+                "address, and nobody signs in with a password here. Ask whoever runs the site to "
+                "allow that until you have connected it on its page."
             ),
             reason="staff",
         )

@@ -31,7 +31,14 @@ from recognition.models import (
     User,
     VectorIndex,
 )
-from recognition.services import audit, feature_models, files, gallery, indexes, pipeline_config
+from recognition.services import (
+    audit,
+    feature_models,
+    files,
+    gallery_embedding,
+    indexes,
+    pipeline_config,
+)
 
 SETTINGS = frozenset(
     {
@@ -164,7 +171,8 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
         raise BadInput(f"a catalogue has no setting {unknown[0]}", field=unknown[0])
     with transaction.atomic():
         now = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
-        index = catalogue.require_index()
+        # Read behind the lock: another may answer by now, or in another metric.
+        index = catalogue.index = now.require_index()
         before = {name: getattr(now, name) for name in options}
         changes = audit.differences(before, options) | audit.differences(
             {name: getattr(index, name) for name in for_index}, for_index
@@ -191,7 +199,7 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
             ) from error
         if "crop_policy" in changes:
             # After the commit: workers lock images before their catalogue, which is locked here.
-            transaction.on_commit(partial(gallery.reembed, catalogue))
+            transaction.on_commit(partial(gallery_embedding.reembed, catalogue))
         if "metric" in for_index:  # which moved the version
             catalogue.refresh_from_db(fields=["version"])
         else:
@@ -297,9 +305,7 @@ def _remove(catalogue: Catalogue) -> bool:
     queries.delete()
     for space in catalogue.spaces.all():
         search.remove_space(space)
-    audit.record(
-        Action.CATALOGUE_REMOVE, catalogue, catalogue=catalogue, images=catalogue.stored_images
-    )
+    audit.record(Action.CATALOGUE_REMOVE, catalogue, catalogue=catalogue, images=locked[-1])
     Catalogue.objects.filter(pk=catalogue.pk).delete()
     return True
 

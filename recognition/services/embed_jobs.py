@@ -25,8 +25,8 @@ from recognition.models import (
     State,
     User,
 )
-from recognition.services import audit, gallery, jobs
-from recognition.services.gallery import Added
+from recognition.services import audit, gallery, gallery_adding, gallery_embedding, jobs
+from recognition.services.gallery_adding import Added
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ def start(
                 number=number,
                 text=label,
                 result=LineResult.WAITING,
-                reason="" if one.created else gallery.has_already(one.image),
+                reason="" if one.created else gallery_adding.has_already(one.image),
                 image_id=one.image.pk if one.image.pk in there else None,
             )
             for number, (one, label) in enumerate(zip(added, labels, strict=True), start=1)
@@ -147,6 +147,6 @@ def again(job: Job) -> int:
             "no picture of the job failed, and those it never came to were removed when it was "
             "cancelled; send them again"
         )
-    gallery.retry(rows)
+    gallery_embedding.retry(rows)
     Job.objects.filter(pk=job.pk).update(state=State.RUNNING, error="", failed=0, finished_at=None)
     return count

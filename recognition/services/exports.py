@@ -26,13 +26,14 @@ from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
+from django.db.models import QuerySet
 from django.forms.models import model_to_dict
 
 from recognition import tasks
 from recognition.gallery_list import write_gallery_list
-from recognition.models import Action, Catalogue, Embedding, GalleryImage, Job, User
+from recognition.models import Action, Catalogue, Embedding, GalleryImage, Job, Product, User
 from recognition.models.job import job_path
-from recognition.services import audit, files, products, quotas
+from recognition.services import audit, files, product_fields, quotas
 from recognition.services.imports.site_archive import (
     CATALOGUE,
     CATALOGUE_FIELDS,
@@ -73,8 +74,7 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
 
     def written(done: int, total: int) -> None:
         job.done, job.total = done, total
-        lease.renew_if_old()
-        Job.objects.filter(pk=job.pk).update(done=done, total=total)
+        lease.renew(done=done, total=total)
         progress(job)
 
     with tempfile.TemporaryFile() as file, files.storing() as stored:
@@ -92,22 +92,27 @@ def write(
     embeddings: bool = False,
     written: Written = lambda done, total: None,
 ) -> int:
-    """Write the ZIP into `target` (a seekable file), in bounded memory; returns how many images.
+    """Write the ZIP into `target` (a seekable file); returns how many images.
 
-    An image that is removed meanwhile is left out everywhere; one that is added meanwhile may be
-    in it or not.
+    In bounded memory, but for the label of every product.
+
+    Products are as they were at the start: every image is of a product that is in it, by the same
+    label. What is removed before it was written is left out everywhere; what is added meanwhile may
+    be in it or not.
     """
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED))
         parts = _Parts(stack, embeddings)
+        parts.add_products(catalogue.products.order_by("pk"))
         total = catalogue.images.count()
         for batch in _batches(catalogue):
             vectors = _vectors(catalogue, batch) if embeddings else {}
             for image in batch:
                 path = f"images/{image.number}{PurePosixPath(str(image.file)).suffix}"
-                if _copy_picture(image, path, archive):
+                if parts.has_product(image) and _copy_picture(image, path, archive):
                     parts.add(image, path, vectors.get(image.pk, {}))
             written(parts.images, max(total, parts.images))
+        written(parts.images, parts.images)  # some went meanwhile, or came without a picture
         parts.finish(catalogue, archive)
     return parts.images
 
@@ -120,18 +125,36 @@ class _Parts:
     with_vectors: bool
     images: int = 0
     rows: int = 0
+    labels: dict[int, str] = field(default_factory=dict)
+    products: IO[bytes] = field(init=False)
     gallery: IO[bytes] = field(init=False)
     described: IO[bytes] = field(init=False)
     vectors: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gallery, self.described, self.vectors = (self._on_disk() for _ in range(3))
+        self.products, self.gallery, self.described, self.vectors = (
+            self._on_disk() for _ in range(4)
+        )
 
     def _on_disk(self) -> IO[bytes]:
         return self.stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
 
+    def add_products(self, rows: QuerySet[Product]) -> None:
+        columns = rows.values("pk", *product_fields.FIELDS)
+        for product in columns.iterator(chunk_size=1000):
+            self.products.write(b",\n" if self.labels else b"\n")
+            self.labels[product.pop("pk")] = product["label"]
+            self.products.write(_json(product))
+
+    def has_product(self, image: GalleryImage) -> bool:
+        """Whether the image's product is written; one that was made meanwhile is, now."""
+        if image.product_id not in self.labels:
+            mine = Product.objects.filter(catalogue=image.catalogue_id)  # it may have moved
+            self.add_products(mine.filter(pk=image.product_id))
+        return image.product_id in self.labels
+
     def add(self, image: GalleryImage, path: str, vectors: dict[int, Any]) -> None:
-        label = image.product.label
+        label = self.labels[image.product_id]
         self.gallery.writelines(write_gallery_list([(path, label)]))
         self.described.write(b",\n" if self.images else b"\n")
         self.described.write(
@@ -157,8 +180,10 @@ class _Parts:
     def finish(self, catalogue: Catalogue, archive: zipfile.ZipFile) -> None:
         _append(archive, "gallery.txt", self.gallery)
         with archive.open(CATALOGUE, "w", force_zip64=True) as out:
-            for piece in _head(catalogue, self.images):
-                out.write(piece)
+            out.write(_head(catalogue, {"products": len(self.labels), "images": self.images}))
+            self.products.seek(0)
+            shutil.copyfileobj(self.products, out)
+            out.write(b'\n],\n"images": [')
             self.described.seek(0)
             shutil.copyfileobj(self.described, out)
             out.write(b"\n]}\n")
@@ -177,7 +202,7 @@ class _Parts:
 def _batches(catalogue: Catalogue) -> Iterator[list[GalleryImage]]:
     """All images by vector id, a batch at a time; no transaction is held between them."""
     last = -1
-    rows = GalleryImage.objects.filter(catalogue=catalogue).select_related("product")
+    rows = GalleryImage.objects.filter(catalogue=catalogue)
     while batch := list(rows.filter(number__gt=last).order_by("number")[:_BATCH]):
         yield batch
         last = batch[-1].number
@@ -210,19 +235,15 @@ def _copy_picture(image: GalleryImage, path: str, archive: zipfile.ZipFile) -> b
     return True
 
 
-def _head(catalogue: Catalogue, images: int) -> Iterator[bytes]:
-    """Everything of catalogue.json before the images."""
+def _head(catalogue: Catalogue, counts: dict[str, int]) -> bytes:
+    """Everything of catalogue.json before the products."""
     space = catalogue.require_index()
     own = model_to_dict(catalogue, CATALOGUE_FIELDS)
     own |= {name: getattr(space, name) for name in SPACE_FIELDS}
     own |= {"feature_model": space.feature_model.name, "digest": space.feature_model.digest}
-    rows = catalogue.products.order_by("pk")
-    counts = {"products": rows.count(), "images": images}
-    yield b'{"format": %b, "version": %d,\n' % (_json(FORMAT), VERSION)
-    yield b'"catalogue": %b,\n"counts": %b,\n"products": [' % (_json(own), _json(counts))
-    for position, product in enumerate(rows.values(*products.FIELDS).iterator(chunk_size=1000)):
-        yield (b",\n" if position else b"\n") + _json(product)
-    yield b'\n],\n"images": ['
+    return b'{"format": %b, "version": %d,\n"catalogue": %b,\n"counts": %b,\n"products": [' % (
+        _json(FORMAT), VERSION, _json(own), _json(counts),
+    )  # fmt: skip
 
 
 def _manifest(catalogue: Catalogue, rows: int) -> dict[str, Any]:

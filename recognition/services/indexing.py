@@ -76,15 +76,16 @@ def embed_waiting(catalogue_id: int) -> bool:
     Twice is as good as once: vectors are upserted on (space, image, view). An image that cannot be
     embedded fails alone, with its reason; one removed meanwhile leaves nothing behind.
     """
-    catalogue = (
-        Catalogue.objects.select_related("index__feature_model").filter(pk=catalogue_id).first()
-    )
-    if catalogue is None:
-        return False
-    claimed: list[GalleryImage] = GalleryImage.objects.filter(catalogue=catalogue).claim(
+    claimed: list[GalleryImage] = GalleryImage.objects.filter(catalogue=catalogue_id).claim(
         settings.SHITU_BATCH_SIZE
     )
     if not claimed:
+        return False
+    # Read behind the claim: whoever changes how it sees takes claimed images back afterwards.
+    catalogue = (
+        Catalogue.objects.select_related("index__feature_model").filter(pk=catalogue_id).first()
+    )
+    if catalogue is None:  # removed, and the images with it
         return False
     pictures: list[tuple[GalleryImage, Pixels]] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # reading and decoding release the GIL
@@ -291,6 +292,9 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
 
 
 def _fail(rows: Sequence[GalleryImage], reason: str) -> None:
-    GalleryImage.objects.filter(pk__in=[row.pk for row in rows]).update(
-        state=State.FAILED, error=reason, lease_until=None
+    """Of images that were claimed together, those that are still ours; another worker may have
+    embedded the others meanwhile."""
+    ours = GalleryImage.objects.filter(
+        pk__in=[row.pk for row in rows], lease_until=rows[0].lease_until
     )
+    ours.update(state=State.FAILED, error=reason, lease_until=None)

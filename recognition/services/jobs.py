@@ -165,6 +165,7 @@ def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
 
 _WITH = ("catalogue__index__feature_model", "started_by")
 _background = threading.Lock()
+_asked = threading.Event()
 
 
 def run_in_background(job_id: int) -> None:
@@ -174,15 +175,21 @@ def run_in_background(job_id: int) -> None:
     """
 
     def work() -> None:
-        try:
-            next_id: int | None = job_id
-            while next_id is not None:
-                run(next_id)
-                next_id = _waiting().values_list("pk", flat=True).first()
-        finally:
-            connection.close()
-            _background.release()
+        mine = True
+        while mine:
+            try:
+                next_id: int | None = job_id
+                while next_id is not None:
+                    _asked.clear()
+                    run(next_id)
+                    next_id = _waiting().values_list("pk", flat=True).first()
+            finally:
+                connection.close()
+                _background.release()
+            # Somebody may have come between the last look and the release, and gone away again.
+            mine = _asked.is_set() and _background.acquire(blocking=False)
 
+    _asked.set()
     if _background.acquire(blocking=False):
         try:
             threading.Thread(target=work, name="job", daemon=True).start()

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q
+from django.utils import timezone
 
 from recognition import search, tasks
 from recognition.engine.types import Pixels, Vectors
@@ -57,8 +58,8 @@ def start(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Job:
     """
     model = feature_models.installed(feature_model)
     with transaction.atomic():
-        Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
-        current = catalogue.require_index()
+        locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+        current = locked.require_index()
         if current.feature_model_id == model.pk:
             raise Conflict(
                 f"the catalogue “{catalogue}” uses {model.name} already", field="feature_model"
@@ -96,26 +97,34 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
     )
     if space is None:
         raise Conflict("the search space was dropped meanwhile")
-    with transaction.atomic():
+    with lease.transaction():
         lease.renew(failed=0)
         job.lines.all().delete()
     job.failed, last = 0, 0
-    _count(space, lease)
+    _count(job, space, lease)
     while batch := list(missing(space).filter(pk__gt=last).order_by("pk")[: _batch()]):
         last = batch[-1].pk
         failed = indexing.embed_into(space, batch, lease.renew)
         if failed:
             _report(job, lease, batch, failed)
-        Job.objects.filter(pk=job.pk).update(done=F("done") + len(batch) - len(failed))
-        job.refresh_from_db(fields=["total", "done", "failed"])
+        job.done += len(batch) - len(failed)
+        job.total = max(job.total, job.done + job.failed)  # images came meanwhile
+        lease.renew(total=job.total, done=job.done)
         progress(job)
-    _count(space, lease)  # images came and went meanwhile
+    _count(job, space, lease)  # and some went
     indexes.tend(space.pk)
 
 
-def _count(space: VectorIndex, lease: Lease) -> None:
-    total = _embeddable(space).count()
-    lease.renew(total=total, done=total - missing(space).count())
+def _count(job: Job, space: VectorIndex, lease: Lease) -> None:
+    """Write how many images have their vector, and how many there are with those that lack it; in
+    one statement, because they come and go. What failed counts even when its image is gone."""
+    lacking = _lacking(space)
+    found = _embeddable(space).aggregate(
+        whole=Count("pk", filter=~lacking), lacking=Count("pk", filter=lacking)
+    )
+    job.done = found["whole"]
+    job.total = job.done + max(found["lacking"], job.failed)
+    lease.renew(total=job.total, done=job.done)
 
 
 def _batch() -> int:
@@ -123,9 +132,12 @@ def _batch() -> int:
 
 
 def _report(job: Job, lease: Lease, batch: Sequence[GalleryImage], failed: dict[int, str]) -> None:
-    with transaction.atomic():
-        lease.renew(failed=job.failed + len(failed))
-        rows = [image for image in batch if image.pk in failed]
+    """A line for each image that failed, unless it failed because somebody removed it."""
+    with lease.transaction():
+        images = GalleryImage.objects.filter(pk__in=failed).order_by("pk")
+        there = set(images.select_for_update(no_key=True).values_list("pk", flat=True))
+        rows = [image for image in batch if image.pk in there]
+        lease.renew(failed=job.failed + len(rows))
         JobLine.objects.bulk_create(
             JobLine(
                 job=job,
@@ -137,6 +149,7 @@ def _report(job: Job, lease: Lease, batch: Sequence[GalleryImage], failed: dict[
             )
             for number, image in enumerate(rows, start=job.failed + 1)
         )
+    job.failed += len(rows)
 
 
 def _jobs(space: VectorIndex) -> Any:
@@ -145,11 +158,16 @@ def _jobs(space: VectorIndex) -> Any:
 
 def missing(space: VectorIndex) -> Any:
     """Images that are embedded and have a picture, and lack a vector in `space` (a queryset)."""
+    return _embeddable(space).filter(_lacking(space))
+
+
+def _lacking(space: VectorIndex) -> Q:
+    """Images to which one of their vectors in `space` is missing."""
     lacking = Q()
     for view in indexing.views(space.catalogue):
         there = Embedding.objects.filter(space=space, image=OuterRef("pk"), view=view)
         lacking |= Q(~Exists(there))
-    return _embeddable(space).filter(lacking)
+    return lacking
 
 
 def _embeddable(space: VectorIndex) -> Any:
@@ -244,7 +262,10 @@ def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
             field="feature_model",
         )
     _jobs(space).unfinished().update(
-        state=State.FAILED, error="the search space was dropped", lease_until=None
+        state=State.FAILED,
+        error="the search space was dropped",
+        lease_until=None,
+        finished_at=timezone.now(),
     )
     removed = search.remove_space(space)
     audit.record(

@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from recognition import fetch, images
 from recognition.errors import AnswerTimeout, BadInput, EngineFailed, NotFound, RecognitionError
+from recognition.gallery_list import clean_label
 from recognition.images import Picture
 from recognition.models import (
     Catalogue,
@@ -43,10 +44,11 @@ from recognition.services import (
     catalogues,
     embed_jobs,
     gallery,
+    gallery_adding,
     pipeline_config,
     queries,
 )
-from recognition.services.gallery import Added, NewImage
+from recognition.services.gallery_adding import Added, NewImage
 
 DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
 """What PaddleX's server builds (its library defaults to HNSW32)."""
@@ -54,6 +56,7 @@ DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
 _LOADERS = 8
 _MOST_DETECTIONS = 300  # PaddleX has no limit; this is the highest a catalogue can have
 _LARGEST_ID = 2**63 - 1
+_IMPORT_LOCK = 0x5EF0  # class of our advisory locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def build(
             index_type=index_type,
             max_detections=_MOST_DETECTIONS,
         )
-        added = gallery.add_images(catalogue, new, by=user)
+        added = gallery_adding.add_images(catalogue, new, by=user)
     if wait:
         labels = [one.label for one in new]
         _wait(catalogue, added, labels, by=user, undo=lambda: catalogues.remove(catalogue))
@@ -177,7 +180,7 @@ def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = T
     """
     backpressure.check_images(catalogue)
     new = _loaded(pairs)
-    added = gallery.add_images(catalogue, new, by=by)
+    added = gallery_adding.add_images(catalogue, new, by=by)
     if wait:
         created = [one.image for one in added if one.created]
         labels = [one.label for one in new]
@@ -209,7 +212,13 @@ def contents(catalogue: Catalogue, among: Sequence[int] | None = None) -> Conten
         if among is None:
             return Contents(count, None)
         rows = rows.filter(number__in=among)
-    return Contents(count, dict(rows.order_by("number").values_list("number", "product__label")))
+        return Contents(count, _labels(rows))
+    labels = _labels(rows)  # counted again: somebody may add between the two statements
+    return Contents(len(labels), labels)
+
+
+def _labels(rows: QuerySet[GalleryImage]) -> dict[int, str]:
+    return dict(rows.order_by("number").values_list("number", "product__label"))
 
 
 def ask(
@@ -252,7 +261,7 @@ def _loaded(pairs: Sequence[Pair]) -> list[NewImage]:
     def one(position: int) -> NewImage:
         pair, part = pairs[position], "label"
         try:
-            label, part = gallery.clean_label(pair.label), "image"
+            label, part = clean_label(pair.label), "image"
             return NewImage(label, load(pair.image))
         except RecognitionError as error:
             where = f"imageLabelPairs[{position}].{part}"
@@ -333,18 +342,30 @@ def imported(user: User, directory: Path, *, feature_model: str | None = None) -
     network that made it, which the files do not say (default: the site's). Raises BadInput.
     """
     name = f"index {pipeline_config.content_digest(directory)[:32]}"
-    found = Catalogue.objects.filter(owner=user, name=name).exclude(description="").first()
-    if found is None:  # or begun and interrupted: the command goes on where it was
-        catalogues.require_unlimited(user)
+    rows = Catalogue.objects.filter(owner=user, name=name)
+    whole = rows.exclude(description="")  # else begun and interrupted: the command goes on there
+    if (found := whole.first()) is not None:
+        return found
+    catalogues.require_unlimited(user)
+    with transaction.atomic():
+        _alone(f"{user.pk} {name}")
+        if (found := whole.first()) is not None:  # somebody asked at the same time
+            return found
         of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
         model = feature_model or of_site
         _manage(
             "import_index", "--catalogue", name, "--user", user.get_username(),
             "--index", str(directory), "--feature-model", model,
         )  # fmt: skip
-        found = Catalogue.objects.get(owner=user, name=name)
+        found = rows.get()
         catalogues.change(found, description=f"imported from the index {directory.name}")
     return found
+
+
+def _alone(key: str) -> None:
+    """Nobody else is past this line with the same key, until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_IMPORT_LOCK, key])
 
 
 def _manage(*arguments: str) -> None:

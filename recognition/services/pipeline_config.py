@@ -11,16 +11,16 @@ import structlog
 from django.conf import settings
 
 from recognition import pipeline_file
-from recognition.engine.registry import INT8_SUFFIX, MODELS, Role
-from recognition.engine.store import (
+from recognition.engine.installed import (
     INT8,
     MODEL_FILES,
     InstalledModel,
-    ModelStore,
     StoredFile,
     not_a,
     weights_digest,
 )
+from recognition.engine.registry import INT8_SUFFIX, MODELS, Role
+from recognition.engine.store import ModelStore
 from recognition.errors import BadInput, Conflict
 from recognition.models import Catalogue, Metric
 from recognition.pipeline_file import ModelConfig, PipelineConfig

@@ -1,51 +1,18 @@
-"""Products: made, changed, merged, split, moved. The next answer knows, and no vector is made anew
-unless another catalogue sees with other eyes."""
+"""Products: found, made, changed, one or many. The next answer knows, and no vector moves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
-from django.utils import timezone
+from django.db import IntegrityError, transaction
 
-from recognition import languages, tasks
-from recognition.errors import BadInput, Conflict, NotFound, RecognitionError, TryAgain
-from recognition.gallery_list import clean_label
-from recognition.models import (
-    Action,
-    Catalogue,
-    CropPolicy,
-    Embedding,
-    Feedback,
-    GalleryImage,
-    JobLine,
-    Match,
-    Product,
-    State,
-)
-from recognition.services import audit, gallery, quotas
+from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
+from recognition.models import Action, Catalogue, Product
+from recognition.services import audit, product_fields
+from recognition.services.locks import lock_product_ids, lock_products
 
-FIELDS = (
-    "label",
-    "external_id",
-    "names",
-    "sku",
-    "barcode",
-    "price",
-    "currency",
-    "description",
-    "category",
-    "attributes",
-    "is_active",
-)
-"""What may be written; everything else about a product happens to it."""
-
-_COLUMNS = {field.name: field for field in Product._meta.fields}
-_UPSERT_LOCK = 0x5EEE  # class of our advisory locks
 _MOST_SHOWN = 200  # characters of a value in an entry about many products
 
 
@@ -67,61 +34,6 @@ class Upserted:
         return bool(self.written)
 
 
-def clean(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a product as they are stored: checked, trimmed, tags and codes in their own case.
-
-    Only those given come back. Raises BadInput naming the field.
-    """
-    if unknown := [name for name in fields if name not in FIELDS]:
-        raise BadInput(
-            f"a product has no field {unknown[0]}; there are {', '.join(FIELDS)}", field=unknown[0]
-        )
-    return {name: _clean(name, value) for name, value in fields.items()}
-
-
-def _clean(name: str, value: Any) -> Any:
-    if name == "label":
-        if not isinstance(value, str):
-            raise BadInput("the label must be text", field="label")
-        return clean_label(value)
-    if name in ("external_id", "sku", "barcode", "currency", "category", "description"):
-        if not isinstance(value, str):
-            raise BadInput(f"{name} must be text", field=name)
-        value = value.strip()
-    if name == "currency":
-        value = value.upper()
-    if name == "category":
-        value = "/".join(part.strip() for part in value.strip("/").split("/"))
-    if name == "price" and value is not None:
-        value = _price(value)
-    if name in ("names", "attributes") and not isinstance(value, dict):
-        raise BadInput(f"{name} must be an object", field=name)
-    if name == "is_active" and not isinstance(value, bool):
-        raise BadInput("is_active must be true or false", field=name)
-    try:
-        value = _COLUMNS[name].clean(value, None)
-    except ValidationError as error:
-        raise BadInput(f"{name}: {' '.join(error.messages)}", field=name) from error
-    if name == "names":
-        named = {str(languages.canonical(tag)): text.strip() for tag, text in value.items()}
-        if len(named) != len(value):
-            raise BadInput("names: one language is there twice", field=name)
-        return named
-    return value
-
-
-def _price(value: Any) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise BadInput("price must be a number", field="price")
-    try:
-        price = Decimal(str(value).strip())
-    except InvalidOperation as error:
-        raise BadInput(f"price: “{str(value)[:50]}” is no number", field="price") from error
-    if not price.is_finite():
-        raise BadInput("price must be a finite number", field="price")
-    return price
-
-
 def find(catalogue: Catalogue, product_id: int) -> Product:
     """The living product of that id, or the one it was merged into.
 
@@ -139,24 +51,44 @@ def find(catalogue: Catalogue, product_id: int) -> Product:
     return row
 
 
+def labelled(catalogue: Catalogue, labels: Sequence[str]) -> dict[str, Product]:
+    """Product of each label, made where there is none, locked until the commit.
+
+    The lock makes two uploads of one picture wait for each other instead of both finding nothing.
+    """
+    unique = sorted(set(labels))
+    while True:
+        Product.objects.bulk_create(
+            [Product(catalogue=catalogue, label=label) for label in unique], ignore_conflicts=True
+        )
+        rows = Product.objects.filter(catalogue=catalogue, label__in=unique)
+        products = {row.label: row for row in rows.order_by("pk").select_for_update(no_key=True)}
+        if len(products) == len(unique):  # else one was renamed or removed a moment ago
+            return products
+
+
 @transaction.atomic
 def create(catalogue: Catalogue, label: str, **fields: Any) -> Product:
     """Make a product without images.
 
     Raises BadInput naming the field, Conflict when the label or the external id is taken.
     """
-    product = _create(catalogue, clean({"label": label, **fields}))
+    product = insert(catalogue, product_fields.clean({"label": label, **fields}))
     catalogue.touch()
     audit.record(
         Action.PRODUCT_CREATE,
         product,
         catalogue=catalogue,
-        changes=audit.differences(_blank(), _values(product)),
+        changes=audit.differences(product_fields.blank(), product_fields.values(product)),
     )
     return product
 
 
-def _create(catalogue: Catalogue, values: Mapping[str, Any]) -> Product:
+def insert(catalogue: Catalogue, values: Mapping[str, Any]) -> Product:
+    """Write a new product with clean values and nothing else; whoever calls touches and records.
+
+    Raises as `create`.
+    """
     product = Product(catalogue=catalogue, **values)
     _save(product, force_insert=True)
     return product
@@ -169,7 +101,7 @@ def change(product: Product, **changes: Any) -> Product:
     Raises BadInput naming the field, Conflict when a label or external id is taken, NotFound when
     the product is gone.
     """
-    values = clean(changes)
+    values = product_fields.clean(changes)
     _read_locked(product)
     if written := _change(product, values):
         product.catalogue.touch()
@@ -183,11 +115,11 @@ def change_many(catalogue: Catalogue, products: Iterable[Product], **changes: An
 
     Raises BadInput naming the field, NotFound when one is gone.
     """
-    values = clean(changes)
+    values = product_fields.clean(changes)
     for name in ("label", "external_id"):
         if name in values:
             raise BadInput(f"many products cannot have one {name}", field=name)
-    rows = gallery.lock_products(catalogue, products)
+    rows = lock_products(catalogue, products)
     written = {row.pk: changes for row in rows if (changes := _change(row, values))}
     changed = [row for row in rows if row.pk in written]
     if changed:
@@ -230,7 +162,7 @@ def _read_locked(product: Product) -> None:
 
 def _change(product: Product, values: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Write what is different; returns that as `{field: [before, after]}`."""
-    before = _values(product)
+    before = product_fields.values(product)
     written = audit.differences(before, values)
     if not written:
         return {}
@@ -256,6 +188,23 @@ def _save(product: Product, **how: Any) -> None:
         raise _taken(product, error) from error
 
 
+def _taken(product: Product, error: IntegrityError) -> Conflict:
+    """Which of the unique things it was."""
+    name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", "")
+    if name == "product_label_per_catalogue":
+        return Conflict(
+            f"this catalogue already has a product “{product.label}”; merge the two, or choose "
+            "another label",
+            field="label",
+        )
+    if name == "product_external_id_per_catalogue":
+        return Conflict(
+            f"this catalogue already has a product with the external id “{product.external_id}”",
+            field="external_id",
+        )
+    raise error
+
+
 def bulk_upsert(catalogue: Catalogue, items: Sequence[Mapping[str, Any]]) -> list[Upserted]:
     """Make or change products by their `external_id`; for each item, in order, what became of it.
 
@@ -267,7 +216,7 @@ def bulk_upsert(catalogue: Catalogue, items: Sequence[Mapping[str, Any]]) -> lis
     seen: set[str] = set()
     for position, item in enumerate(items):
         try:
-            values = clean(item)
+            values = product_fields.clean(item)
             external_id = values.get("external_id", "")
             if not external_id:
                 raise BadInput("an item needs an external_id", field="external_id")
@@ -287,8 +236,7 @@ def bulk_upsert(catalogue: Catalogue, items: Sequence[Mapping[str, Any]]) -> lis
 def _upsert(
     catalogue: Catalogue, wanted: Mapping[int, dict[str, Any]], became: dict[int, Upserted]
 ) -> None:
-    with connection.cursor() as cursor:  # two calls that make the same products wait in line
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_UPSERT_LOCK, catalogue.pk % 2**31])
+    lock_product_ids(catalogue)
     external_ids = [values["external_id"] for values in wanted.values()]
     living = Product.objects.filter(catalogue=catalogue, external_id__in=external_ids)
     known = set(living.values_list("external_id", flat=True))
@@ -341,7 +289,7 @@ def _made(
                 "needs a label",
                 field="label",
             )
-        return Upserted(_create(catalogue, values), created=True)
+        return Upserted(insert(catalogue, values), created=True)
     except RecognitionError as error:
         return Upserted(None, error=error)
 
@@ -353,259 +301,3 @@ def _changed(product: Product | None, values: Mapping[str, Any]) -> Upserted:
         return Upserted(product, written=_change(product, values))
     except RecognitionError as error:
         return Upserted(None, error=error)
-
-
-@transaction.atomic
-def merge(products: Iterable[Product], into: Product) -> Product:
-    """Give all images of `products` to `into`, which keeps its own fields; returns it.
-
-    No vector moves. A picture that `into` has already is removed. The merged products are gone, and
-    `find` leads from their ids to `into`. Raises NotFound when one is gone or of another catalogue,
-    BadInput when there is nothing to merge.
-    """
-    catalogue = into.catalogue
-    sources = {product.pk for product in products}
-    if not sources or into.pk in sources:
-        raise BadInput("name one or more other products to merge into this one", field="products")
-    locked = gallery.lock_products(
-        catalogue, [into, *(Product(pk=product_id) for product_id in sources)]
-    )
-    target = next(row for row in locked if row.pk == into.pk)
-    gone = [row for row in locked if row.pk != into.pk]
-    images = list(
-        GalleryImage.objects.filter(product__in=sources).order_by("pk").select_for_update()
-    )
-    target.catalogue = catalogue
-    moved = gallery.give(images, target)
-    now = timezone.now()
-    # The ids that led to them lead on, so that nobody ever follows more than one step.
-    Product.everything.filter(merged_into__in=sources).update(merged_into=target)
-    for row in gone:
-        row.was_active, row.is_active = row.is_active, False
-        row.removed_at, row.changed_at, row.merged_into = now, now, target
-    Product.everything.bulk_update(
-        gone, ["was_active", "is_active", "removed_at", "changed_at", "merged_into"]
-    )
-    catalogue.touch()
-    audit.record(
-        Action.PRODUCT_MERGE,
-        target,
-        catalogue=catalogue,
-        count=len(gone),
-        ids=audit.ids(gone),
-        labels=[row.label for row in gone[:10]],
-        images=moved,
-        doubles_removed=len(images) - moved,
-    )
-    into.refresh_from_db()
-    return into
-
-
-@transaction.atomic
-def split(product: Product, images: Iterable[GalleryImage], label: str, **fields: Any) -> Product:
-    """Make a new product of some images of `product`; returns it. No vector moves.
-
-    It is active if `product` is, unless `fields` say otherwise. Raises BadInput without images or
-    naming the field, Conflict when the label is taken, NotFound when an image is not the product's.
-    """
-    catalogue = product.catalogue
-    ids = {image.pk for image in images}
-    if not ids:
-        raise BadInput("name the images that the new product gets", field="images")
-    values = {"is_active": product.is_active} | clean({"label": label, **fields})
-    gallery.lock_products(catalogue, [product])
-    rows = list(
-        GalleryImage.objects.filter(product=product, pk__in=ids).order_by("pk").select_for_update()
-    )
-    if len(rows) != len(ids):
-        missing = min(ids - {row.pk for row in rows})
-        raise NotFound(f"the product has no image {missing}", field="images")
-    made = _create(catalogue, values)
-    GalleryImage.objects.filter(pk__in=ids).update(product=made)
-    catalogue.touch()
-    audit.record(
-        Action.PRODUCT_SPLIT,
-        made,
-        catalogue=catalogue,
-        changes=audit.differences(_blank(), _values(made)),
-        of=product.pk,
-        of_label=product.label,
-        images=len(rows),
-        ids=audit.ids(rows),
-    )
-    return made
-
-
-@transaction.atomic
-def move(products: Iterable[Product], to: Catalogue) -> int:
-    """Move products with their images to another catalogue; returns how many products.
-
-    Images get new vector ids there. Their vectors go along when both catalogues use the same
-    feature model and crop alike, else they are embedded anew. What points to them in the catalogue
-    they leave (answers, reports) lets go of them, and keeps the label. All or nothing.
-
-    The caller sees to it that the user may edit both. Raises Conflict naming the label or external
-    id that is taken there, StorageFull when a quota is used up there, BadInput for the same
-    catalogue, NotFound when a product is gone.
-    """
-    several = list(products)
-    if not several:
-        return 0
-    source = several[0].catalogue
-    if source.pk == to.pk:
-        raise BadInput("the products are in this catalogue already", field="catalogue")
-    rows = gallery.lock_products(source, several)
-    ids = [row.pk for row in rows]
-    images = list(GalleryImage.objects.filter(product__in=ids).order_by("pk").select_for_update())
-    # Fresh from the database: which eyes the catalogues see with may have changed a moment ago.
-    source, to = (
-        Catalogue.objects.select_related("index", "owner").get(pk=pk) for pk in (source.pk, to.pk)
-    )
-    _refuse_taken(rows, images, to)
-    _let_go(ids)
-    along = _see_alike(source, to)
-    if not along and any(not image.file for image in images):
-        raise Conflict(
-            f"some images came as vectors without pictures, and “{to.name}” would have to embed "
-            "them anew; add their pictures first, or choose the same feature model and crop policy",
-            field="catalogue",
-        )
-    _move_vectors(images, source, to, along)
-    now = timezone.now()
-    Product.everything.filter(merged_into__in=ids).update(catalogue=to)
-    try:
-        with transaction.atomic():
-            Product.objects.filter(pk__in=ids).update(catalogue=to, changed_at=now)
-            _move_rows(images, source, to, along)
-    except IntegrityError:
-        _refuse_taken(rows, images, to)  # somebody was quicker: now it is seen
-        raise
-    audit.record(
-        Action.PRODUCT_MOVE_OUT,
-        rows[0] if len(rows) == 1 else None,
-        catalogue=source,
-        count=len(rows),
-        ids=audit.ids(rows),
-        labels=[row.label for row in rows[:10]],
-        images=len(images),
-        to=str(to.key),
-    )
-    audit.record(
-        Action.PRODUCT_MOVE_IN,
-        rows[0] if len(rows) == 1 else None,
-        catalogue=to,
-        count=len(rows),
-        ids=audit.ids(rows),
-        labels=[row.label for row in rows[:10]],
-        images=len(images),
-        embedded_anew=not along,
-    )
-    return len(rows)
-
-
-def _refuse_taken(rows: Sequence[Product], images: Sequence[GalleryImage], to: Catalogue) -> None:
-    there = Product.objects.filter(catalogue=to)
-    if taken := there.filter(label__in=[row.label for row in rows]).first():
-        raise Conflict(
-            f"“{to.name}” already has a product “{taken.label}”; rename one of them, or merge them "
-            "after moving",
-            field="label",
-        )
-    external_ids = [row.external_id for row in rows if row.external_id]
-    if taken := there.filter(external_id__in=external_ids).first():
-        raise Conflict(
-            f"“{to.name}” already has a product with the external id “{taken.external_id}”",
-            field="external_id",
-        )
-    external_ids = [image.external_id for image in images if image.external_id]
-    if image := GalleryImage.everything.filter(catalogue=to, external_id__in=external_ids).first():
-        raise Conflict(
-            f"“{to.name}” already has an image with the external id “{image.external_id}”",
-            field="external_id",
-        )
-
-
-def _let_go(product_ids: Sequence[int]) -> None:
-    """Nothing of the catalogue they leave may show what becomes of them elsewhere."""
-    Match.objects.filter(product__in=product_ids).update(product=None)
-    Feedback.objects.filter(product__in=product_ids).update(product=None)
-    images = GalleryImage.objects.filter(product__in=product_ids)
-    Match.objects.filter(image__in=images).update(image=None)
-    JobLine.objects.filter(image__in=images).update(image=None)
-
-
-def _see_alike(one: Catalogue, other: Catalogue) -> bool:
-    """Whether both make the same vectors of a picture."""
-
-    def eyes(catalogue: Catalogue) -> tuple[object, ...]:
-        model = catalogue.require_index().feature_model_id
-        if catalogue.crop_policy == CropPolicy.WHOLE:
-            return model, catalogue.crop_policy
-        return model, catalogue.crop_policy, catalogue.detector, catalogue.det_threshold
-
-    return eyes(one) == eyes(other)
-
-
-def _move_vectors(
-    images: Sequence[GalleryImage], source: Catalogue, to: Catalogue, along: bool
-) -> None:
-    """Those of the current model go to the other space if they serve there; all others go."""
-    vectors = Embedding.objects.filter(image__in=[image.pk for image in images])
-    if along:
-        vectors.filter(space=source.require_index()).update(space=to.require_index())
-        vectors = vectors.exclude(space=to.require_index())
-    vectors.delete()
-
-
-def _move_rows(
-    images: Sequence[GalleryImage], source: Catalogue, to: Catalogue, along: bool
-) -> None:
-    """Images and counts; the two catalogues are locked in one order, whoever moves where."""
-    size = sum(image.byte_size for image in images)
-    numbers = range(0)
-    for catalogue in sorted((source, to), key=lambda one: one.pk):
-        if catalogue is to:
-            numbers = to.take_numbers(len(images), byte_size=size)
-        else:
-            source.touch(images=-len(images), byte_size=-size)
-    for image, number in zip(images, numbers, strict=True):
-        image.catalogue, image.number = to, number
-        if not along or image.state != State.DONE:
-            image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None
-    GalleryImage.objects.bulk_update(
-        images,
-        ["catalogue", "number", "state", "error", "attempts", "lease_until"],
-        batch_size=1000,
-    )
-    quotas.check_stored(to)
-    # Behind the locks of both: another network may have been chosen a moment ago.
-    for catalogue in (source, to):
-        if not Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
-            raise TryAgain(f"“{catalogue.name}” switched to another network; move them again")
-    if any(image.state == State.PENDING for image in images):
-        tasks.wake(tasks.embed_images, to.pk)
-
-
-def _values(product: Product) -> dict[str, Any]:
-    return {name: getattr(product, name) for name in FIELDS}
-
-
-def _blank() -> dict[str, Any]:
-    return _values(Product())
-
-
-def _taken(product: Product, error: IntegrityError) -> Conflict:
-    """Which of the unique things it was."""
-    name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", "")
-    if name == "product_label_per_catalogue":
-        return Conflict(
-            f"this catalogue already has a product “{product.label}”; merge the two, or choose "
-            "another label",
-            field="label",
-        )
-    if name == "product_external_id_per_catalogue":
-        return Conflict(
-            f"this catalogue already has a product with the external id “{product.external_id}”",
-            field="external_id",
-        )
-    raise error

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from django.conf import settings
 
-from recognition.engine.store import InstalledModel, ModelStore
+from recognition.engine.installed import InstalledModel
+from recognition.engine.store import ModelStore
 from recognition.models import Catalogue, State
 from recognition.services import files, showcase
 

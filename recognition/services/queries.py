@@ -19,7 +19,6 @@ from recognition.models.query import query_path
 from recognition.services import audit, backpressure, bell, files, filtering, quotas
 
 MOST_TOP_K = 100
-ENDED = (State.DONE, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +134,12 @@ def wait(query: RecognitionQuery, seconds: float) -> bool:
     """
     deadline = time.monotonic() + seconds
     row = RecognitionQuery.objects.filter(pk=query.pk).values_list("state", "error")
-    while query.state not in ENDED:
+    while query.state not in State.ended():
         bell.listen(query.key, deadline)  # first: it can hardly be answered already
         query.state, query.error = row.get()
         if time.monotonic() >= deadline:
             break
-    return query.state in ENDED
+    return query.state in State.ended()
 
 
 def require_answer(query: RecognitionQuery, seconds: float | None = None) -> None:

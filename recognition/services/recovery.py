@@ -26,9 +26,7 @@ def purge_queries() -> int:
     while True:
         with transaction.atomic():
             old = list(
-                RecognitionQuery.objects.filter(
-                    created_at__lt=limit, state__in=[State.DONE, State.FAILED]
-                )
+                RecognitionQuery.objects.filter(created_at__lt=limit, state__in=State.ended())
                 .order_by("pk")
                 .select_for_update(skip_locked=True)[:_PURGE_CHUNK]  # one being given feedback
             )

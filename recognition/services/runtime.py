@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from django.conf import settings
 
-from recognition.engine import ppshitu
+from recognition.engine import loading
+from recognition.engine.engines import AUTO
 from recognition.engine.runtime import Runtime, usable_cores
 from recognition.engine.store import ModelStore
 from recognition.services import tuning
@@ -19,7 +20,7 @@ def get_runtime() -> Runtime:
     With `SHITU_ENGINE=auto` what `manage.py tune` measured decides, where it was run.
     """
     tuned = tuning.Choice()
-    if settings.SHITU_ENGINE == ppshitu.AUTO:
+    if settings.SHITU_ENGINE == AUTO:
         tuned = tuning.kept_choice(settings.SHITU_DEVICE, usable_cores())
     return Runtime(
         ModelStore(settings.SHITU_MODELS_DIR),
@@ -27,6 +28,6 @@ def get_runtime() -> Runtime:
         threads=settings.SHITU_THREADS or tuned.threads,
         engine=settings.SHITU_ENGINE,
         options=settings.SHITU_ENGINE_OPTIONS,
-        load_detector=tuned.loader(ppshitu.load_detector),
-        load_embedder=tuned.loader(ppshitu.load_embedder),
+        load_detector=tuned.loader(loading.load_detector),
+        load_embedder=tuned.loader(loading.load_embedder),
     )

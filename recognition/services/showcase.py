@@ -18,7 +18,7 @@ from recognition.evaluation import (
     match_labelled,
 )
 from recognition.models import Catalogue, RecognitionQuery, User
-from recognition.services import catalogues, gallery, queries
+from recognition.services import catalogues, gallery_adding, queries
 
 NAME = "Demo"
 _CHUNK = 24
@@ -46,10 +46,10 @@ def ensure(owner: User, say: Callable[[str], object]) -> Catalogue:
     demo = pictures()
     catalogue = found or catalogues.create(NAME, owner=owner)
     for start in range(0, len(demo.gallery), _CHUNK):
-        gallery.add_images(
+        gallery_adding.add_images(
             catalogue,
             [
-                gallery.NewImage(label, images.check(path.read_bytes()), path.name)
+                gallery_adding.NewImage(label, images.check(path.read_bytes()), path.name)
                 for path, label in demo.gallery[start : start + _CHUNK]
             ],
             by=owner,

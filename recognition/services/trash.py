@@ -19,7 +19,8 @@ from recognition import tasks
 from recognition.errors import Conflict, NotFound
 from recognition.gallery_list import clean_label
 from recognition.models import Action, Catalogue, Embedding, GalleryImage, Product, State
-from recognition.services import audit, files, gallery
+from recognition.services import audit, files
+from recognition.services.locks import lock_products
 
 _PURGE_CHUNK = 50
 
@@ -27,7 +28,7 @@ _PURGE_CHUNK = 50
 @transaction.atomic
 def put(catalogue: Catalogue, products: Iterable[Product]) -> int:
     """Put living products into the trash; returns how many. Raises NotFound when one is gone."""
-    rows = gallery.lock_products(catalogue, products)
+    rows = lock_products(catalogue, products)
     if not rows:
         return 0
     ids, now = [row.pk for row in rows], timezone.now()

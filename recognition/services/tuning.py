@@ -17,10 +17,12 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
-from recognition.engine import ppshitu
+from recognition.engine import loading, ppshitu
 from recognition.engine.devices import Device
-from recognition.engine.store import InstalledModel
-from recognition.engine.types import Detector, Embedder
+from recognition.engine.engines import AUTO, ENGINES, HPI
+from recognition.engine.installed import InstalledModel
+from recognition.engine.networks import PaddleXDetector
+from recognition.engine.trial import disagreement, trial_pictures
 from recognition.errors import BadInput, EngineFailed
 
 log = structlog.get_logger(__name__)
@@ -85,19 +87,19 @@ def measure(
     `say` tells.
     """
     best, first = 0.0, None
-    for engine in ppshitu.ENGINES:
+    for engine in ENGINES:
         if not engine.suits(installed, device):
             continue
-        if engine.paddlex == ppshitu.HPI and not ppshitu.has_plugin():
+        if engine.paddlex == HPI and not ppshitu.has_plugin():
             continue
         for count in threads:
             try:
-                network = _load(installed, device, threads=count, engine=engine.name)
+                network = loading.load(installed, device, threads=count, engine=engine.name)
             except EngineFailed as error:
                 say(f"{installed.name}: {engine.name} is left out: {error.message}")
                 break
             first = first or network
-            if reason := ppshitu.disagreement(first, network):
+            if reason := disagreement(first, network):
                 say(f"{installed.name}: {engine.name} is left out: {reason}")
                 break
             slow = False
@@ -120,18 +122,11 @@ def measure(
                 break
 
 
-def _load(
-    installed: InstalledModel, device: Device, *, threads: int, engine: str
-) -> Detector | Embedder:
-    load = ppshitu.load_detector if installed.role == "detector" else ppshitu.load_embedder
-    return load(installed, device, threads=threads, engine=engine)
-
-
 def _rate(network: Any, batch: int, seconds: float) -> float:
     """Pictures a second: from the median of the calls, so a hiccup counts for nothing."""
-    trial = ppshitu.trial_pictures()
+    trial = trial_pictures()
     pictures = [trial[number % len(trial)] for number in range(batch)]
-    if isinstance(network, ppshitu.PaddleXDetector):
+    if isinstance(network, PaddleXDetector):
         ask: Callable[[], object] = lambda: network.detect(pictures, threshold=0.5)  # noqa: E731
     else:
         ask = lambda: network.embed(pictures)  # noqa: E731
@@ -187,11 +182,11 @@ class Choice:
     engines: dict[str, str] = field(default_factory=dict)
 
     def loader(self, load: Callable[..., Any]) -> Callable[..., Any]:
-        """`load` (as `ppshitu.load_embedder`) with the measured engine in place of `auto`."""
+        """`load` (as `loading.load_embedder`) with the measured engine in place of `auto`."""
 
         def tuned(installed: InstalledModel, device: Device, *, engine: str, **settled: Any) -> Any:
             wanted = self.engines.get(installed.digest)
-            if engine != ppshitu.AUTO or wanted is None:
+            if engine != AUTO or wanted is None:
                 if self.engines and wanted is None:
                     log.info("not_tuned", model=installed.name, digest=installed.digest[:12])
                 return load(installed, device, engine=engine, **settled)

@@ -5,25 +5,14 @@ from __future__ import annotations
 import pytest
 
 from recognition.models import AuditEntry, Feedback, Role
-from recognition.services import feedback, products, queries, trash
+from recognition.services import feedback, product_merging, products, queries, trash
 from tests import factories
 
 
 @pytest.fixture
-def tea(catalogue, stub_engine, run_tasks):
-    with run_tasks():
-        return factories.add(catalogue, "tea", 1).product
-
-
-@pytest.fixture
-def coffee(catalogue, tea):
-    return products.create(catalogue, "coffee")
-
-
-@pytest.fixture
-def query(catalogue, tea, run_tasks):
-    with run_tasks():
-        return queries.submit(catalogue, factories.picture(1), by=catalogue.owner)
+def query(tea, ask):
+    """Answered: its one region is tea."""
+    return ask(1)
 
 
 @pytest.fixture
@@ -160,7 +149,7 @@ def test_recognitions_are_found_by_what_was_said(operator, viewer, url, catalogu
 def test_what_became_of_the_product_is_shown(operator, viewer, query, coffee, catalogue):
     say(operator, query, "corrected", product=coffee.pk)
     mocha = products.create(catalogue, "mocha")
-    products.merge([coffee], mocha)
+    product_merging.merge([coffee], mocha)
     assert shown(viewer, query)["product"] == mocha.pk
     feedback.give(query, 0, "corrected", product=mocha.pk, by=catalogue.owner)
     trash.put(catalogue, [mocha])

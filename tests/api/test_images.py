@@ -142,9 +142,9 @@ def test_more_files_than_allowed(send, settings):
 
 
 def test_more_than_fit_into_memory_are_stored_in_parts(send, monkeypatch, catalogue):
-    from recognition.services import gallery
+    from recognition.services import gallery_adding
 
-    monkeypatch.setattr(gallery, "_CHUNK_IMAGES", 2)
+    monkeypatch.setattr(gallery_adding, "_CHUNK_IMAGES", 2)
     files = [_file(seed, f"{seed}.png") for seed in range(5)]
     files.insert(2, _file(0, "bad.png", b"no"))
     body = send(label="tea", images=files).json()

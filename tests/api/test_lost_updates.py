@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
 
-from tests import factories
+import pytest
+from django.db import connection, transaction
+
+from recognition.services import index_jobs
+from tests import factories, processes
 
 
 @pytest.fixture
@@ -63,3 +67,36 @@ def test_removing_needs_the_version_too(editor, url, product):
     assert editor.delete(address, headers={"If-Match": '"old"'}).status_code == 412
     seen = editor.get(address)["ETag"]
     assert editor.delete(address, headers={"If-Match": seen}).status_code == 204
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waited_for_another_sees_what_that_one_did_to_the_index(manager, url, catalogue):
+    """The index is a row of its own beside the catalogue's, which is the one that is locked."""
+    seen = manager.get(url())["ETag"]
+    changed, may_end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        try:
+            with transaction.atomic():
+                index_jobs.change(catalogue, metric="L2")
+                changed.set()
+                assert may_end.wait(60)
+        finally:
+            connection.close()
+
+    def end_when_we_wait() -> None:
+        try:
+            processes.until(processes.somebody_waits)
+        finally:
+            may_end.set()
+            connection.close()
+
+    threads = [threading.Thread(target=other), threading.Thread(target=end_when_we_wait)]
+    threads[0].start()
+    assert changed.wait(60)
+    threads[1].start()
+    late = manager.patch(url(), {"metric": "cosine"}, format="json", headers={"If-Match": seen})
+    for thread in threads:
+        thread.join()
+    assert late.status_code == 412
+    assert manager.get(url()).json()["metric"] == "L2"

@@ -71,10 +71,10 @@ def test_an_external_id_is_used_once(make, editor, url):
 
 
 def test_a_merged_ones_id_leads_on(make, editor, url, catalogue):
-    from recognition.services import products
+    from recognition.services import product_merging, products
 
     old, new = (make(label=label).json()["id"] for label in ("old", "new"))
-    products.merge([products.find(catalogue, old)], products.find(catalogue, new))
+    product_merging.merge([products.find(catalogue, old)], products.find(catalogue, new))
     assert editor.get(url("products", old)).json()["id"] == new
     assert editor.patch(url("products", old), {"sku": "1"}, format="json").status_code == 404
 

@@ -133,7 +133,7 @@ def test_waiting_is_bounded_by_the_site(ask, settings):
     settings.SHITU_ANSWER_TIMEOUT = 0.05
     started = time.monotonic()
     assert ask("?wait=600", image=_base64(1)).status_code == 202
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_an_answer_that_fails_says_why(ask, viewer, catalogue, monkeypatch):
@@ -146,10 +146,17 @@ def test_an_answer_that_fails_says_why(ask, viewer, catalogue, monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_answer_comes_with_the_question(api, catalogue, url, stub_engine, monkeypatch):
+def test_the_answer_comes_with_the_question(
+    api, catalogue, url, stub_engine, monkeypatch, settings
+):
     from django.db import connection
 
     from recognition import tasks
+
+    settings.SHITU_ANSWER_TIMEOUT = 60
+    monkeypatch.setattr(bell, "_LOOK_EVERY", 60.0)
+    patient = bell.redis.Redis.from_url(settings.REDIS_URL)
+    monkeypatch.setattr(bell, "_redis", lambda: patient)
 
     def in_a_worker() -> None:
         try:
@@ -160,10 +167,10 @@ def test_the_answer_comes_with_the_question(api, catalogue, url, stub_engine, mo
     monkeypatch.setattr(tasks, "wake", lambda task, *_: threading.Timer(0.1, in_a_worker).start())
     client = api(catalogue.owner)
     started = time.monotonic()
-    response = client.post(url("recognitions") + "?wait=20", {"image": _base64(1)}, format="json")
+    response = client.post(url("recognitions") + "?wait=60", {"image": _base64(1)}, format="json")
     assert response.status_code == 201, response.content
     assert response.json()["state"] == "done"
-    assert time.monotonic() - started < 4, "it was woken, it did not look again and again"
+    assert time.monotonic() - started < 50, "it was not woken, it looked again"
 
 
 def test_they_are_listed_and_filtered(ask, viewer, url, tea):

@@ -10,7 +10,12 @@ from recognition.services import quotas
 @pytest.fixture
 def limited(settings, catalogue):
     settings.SHITU_API_REQUESTS_PER_MINUTE = 3
+    _forget()
     yield
+    _forget()
+
+
+def _forget() -> None:
     for key in quotas._redis().scan_iter("shitu:requests:*"):
         quotas._redis().delete(key)
 

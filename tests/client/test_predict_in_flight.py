@@ -15,19 +15,22 @@ from tests import factories
 
 
 class _Slow(BaseHTTPRequestHandler):
-    """Answers after a moment, and counts how many wait at a time."""
+    """Answers as soon as `together` have asked at a time, and counts how many wait."""
 
     protocol_version = "HTTP/1.1"
-    lock = threading.Lock()
+    lock, enough = threading.Lock(), threading.Event()
     now = most = total = 0
-    fail_at = -1
+    fail_at, together = -1, 1
 
     def do_POST(self) -> None:
         kind = type(self)
         with kind.lock:
             kind.now, kind.total = kind.now + 1, kind.total + 1
             kind.most, number = max(kind.most, kind.now), kind.total
+            if kind.now >= kind.together:
+                kind.enough.set()
         self.rfile.read(int(self.headers["Content-Length"]))
+        kind.enough.wait(30)
         time.sleep(0.02)
         with kind.lock:
             kind.now -= 1
@@ -45,7 +48,7 @@ class _Slow(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def slow():
-    kind = type("Slow", (_Slow,), {"lock": threading.Lock()})
+    kind = type("Slow", (_Slow,), {"lock": threading.Lock(), "enough": threading.Event()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         kind.url = f"http://127.0.0.1:{server.server_port}"
@@ -61,6 +64,7 @@ def folder(tmp_path):
 
 
 def test_results_come_in_order_with_a_bounded_number_in_flight(slow, folder):
+    slow.together = 4
     with create_pipeline(slow.url, in_flight=8) as pipeline:
         names = [result["input_path"] for result in pipeline.predict(folder)]
     assert names == [str(folder / f"{number:03}.png") for number in range(60)]

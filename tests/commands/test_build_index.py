@@ -55,9 +55,9 @@ def test_bad_lines_are_said_with_their_reason_and_the_rest_is_done(build, shop, 
 
 
 def test_a_picture_that_cannot_be_embedded_is_said_too(build, shop, monkeypatch):
-    from recognition.services import gallery
+    from recognition.services import gallery_adding
 
-    add = gallery.add_images
+    add = gallery_adding.add_images
 
     def add_and_damage(catalogue, new, **options):
         added = add(catalogue, new, **options)
@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_embedded_is_said_too(build, shop, monkeypatch)
             file.write(b"damaged since")
         return added
 
-    monkeypatch.setattr(gallery, "add_images", add_and_damage)
+    monkeypatch.setattr(gallery_adding, "add_images", add_and_damage)
     code, _, err = build()
     assert code == 1
     assert "line 1: not embedded: " in err

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,12 @@ from urllib.error import URLError
 import pytest
 
 from shitu_site import embedded
+from tests.processes import free_port
 
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def healthy(address: str) -> bool:
@@ -53,7 +51,7 @@ def test_it_starts_answers_and_stops_on_ctrl_c(settings, starter_models, address
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not healthy(address):
             assert site.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
@@ -64,7 +62,7 @@ def test_it_starts_answers_and_stops_on_ctrl_c(settings, starter_models, address
         assert embedded.status(var).postgres is not None
     finally:
         site.send_signal(signal.SIGINT)
-        code = site.wait(timeout=60)
+        code = site.wait(timeout=180)
     assert code == 0, log.read_text()
     after = embedded.status(var)
     assert (after.postgres, after.valkey) == (None, None)

@@ -153,10 +153,10 @@ def test_one_that_dies_is_started_again_after_a_pause_that_grows(crew, monkeypat
 
 
 def test_one_that_cannot_start_stops_the_others(crew):
-    other = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\ntime.sleep(60)"
+    other = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\ntime.sleep(300)"
     started = time.monotonic()
     code, said, _ = crew(f"time.sleep(1); sys.exit({CANNOT_START})", other)
-    assert code == 1 and time.monotonic() - started < 20
+    assert code == 1 and time.monotonic() - started < 200
     assert said == ["worker 0 cannot start, stopping the others"]
 
 
@@ -212,6 +212,6 @@ def test_two_real_workers_have_a_core_each_and_one_that_is_killed_comes_back(
         assert second in ready(2, but=first)
     finally:
         parent.terminate()
-        assert parent.wait(30) == 0, log.read_text()
+        assert parent.wait(120) == 0, log.read_text()
     left = {one.name.split(":")[1] for one in Worker.objects.all()}
     assert left <= {str(first)}, "who is stopped in order takes itself off the list"

@@ -65,7 +65,7 @@ def serve(
     running: list[subprocess.Popen[bytes]] = []
 
     def start(**environment: str) -> httpx.Client:
-        port, log = record.free_port(), tmp_path / "web.log"
+        port, log = processes.free_port(), tmp_path / "web.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [
@@ -88,7 +88,7 @@ def serve(
             headers={"Authorization": f"Bearer {token}"},
             timeout=120,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _answers(made):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

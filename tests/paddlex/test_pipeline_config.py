@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from recognition import pipeline_file, search
 from recognition.errors import BadInput, Conflict, ModelUnavailable
-from recognition.models import Role, State, View
+from recognition.models import Catalogue, Role, State, View
 from recognition.services import catalogues, index_files, paddlex, pipeline_config
 from tests import factories, processes
 
@@ -105,6 +107,31 @@ def test_its_index_is_imported_once_and_asked_by_default(
     settings.SHITU_PIPELINE_CONFIG = str(write(index="nowhere"))
     with pytest.raises(BadInput, match="nowhere is no saved index"):
         paddlex.find(user, None, Role.VIEWER)
+
+
+def test_asked_for_by_two_at_once_it_is_imported_once(transactional_db, tmp_path, monkeypatch):
+    user, index = factories.user(), tmp_path / "index"
+    index.mkdir()
+    (index / "vector.index").write_bytes(b"1")
+    (index / "id_map.yaml").write_bytes(b"2")
+    commands: list[str] = []
+
+    def manage(command: str, option: str, name: str, *rest: str) -> None:
+        commands.append(command)
+        processes.until(lambda: processes.somebody_waits() or len(commands) > 1)
+        factories.catalogue(owner=user, name=name)
+
+    def ask(_: int) -> Catalogue:
+        try:
+            return paddlex.imported(user, index)
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(paddlex, "_manage", manage)
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(ask, range(2))
+    assert first == second
+    assert commands == ["import_index"]
 
 
 def test_models_that_are_not_there_are_said(db, settings, tmp_path):

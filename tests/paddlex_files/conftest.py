@@ -18,8 +18,8 @@ import yaml
 
 from recognition.drawing import FONT_FILE, FONT_PACKAGE
 from recognition.engine.devices import Device
+from recognition.engine.installed import InstalledModel
 from recognition.engine.runtime import Runtime
-from recognition.engine.store import InstalledModel
 from recognition.engine.stub import StubDetector, StubEmbedder, StubStore
 from recognition.models import GalleryImage, State
 from recognition.services import index_child

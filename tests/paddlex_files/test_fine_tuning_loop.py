@@ -18,7 +18,7 @@ from django.core.management import call_command
 from recognition import images
 from recognition.engine.store import ModelStore
 from recognition.models import FeatureModel, VectorIndex
-from recognition.services import feature_models, gallery, queries, showcase
+from recognition.services import feature_models, gallery_adding, queries, showcase
 
 
 def spoil(parameters: Path, noise: float) -> None:
@@ -81,9 +81,12 @@ def test_the_loop(models, worker, starter_catalogue, tmp_path, capsys):
     demo = showcase.pictures()
     catalogue = starter_catalogue()
     worker()
-    gallery.add_images(
+    gallery_adding.add_images(
         catalogue,
-        [gallery.NewImage(label, images.check(path.read_bytes())) for path, label in demo.gallery],
+        [
+            gallery_adding.NewImage(label, images.check(path.read_bytes()))
+            for path, label in demo.gallery
+        ],
         by=None,
     )
     from tests.test_main_job import wait_until_embedded

@@ -22,7 +22,7 @@ from recognition.models import (
     Product,
     State,
 )
-from recognition.services import exports, gallery, index_files, quotas
+from recognition.services import exports, gallery, gallery_embedding, index_files, quotas
 from recognition.services.index_files import importing
 from recognition.web.views import SIDES
 from tests import factories
@@ -209,7 +209,7 @@ def test_embedding_anew_leaves_them_as_they_are(catalogue, index_directory, run_
     import_it(catalogue, index_directory(unit_vectors(2), ["tea", "tea"]))
     before = stored(catalogue)
     with run_tasks():
-        gallery.reembed(catalogue)
+        gallery_embedding.reembed(catalogue)
     assert set(GalleryImage.objects.values_list("state", flat=True)) == {State.DONE}
     assert all((stored(catalogue)[n] == before[n]).all() for n in before)
 

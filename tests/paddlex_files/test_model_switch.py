@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from recognition import search
 from recognition.errors import Conflict, ModelUnavailable, NotFound
 from recognition.images import check
 from recognition.models import (
+    Catalogue,
     CropPolicy,
     Embedding,
     GalleryImage,
@@ -264,3 +266,58 @@ def test_the_commands(embedded, tmp_path, capsys):
     assert list(embedded.spaces.values_list("feature_model__name", flat=True)) == ["other_rec"]
     with pytest.raises(CommandError, match="answers with other_rec"):
         call_command("reembed", **of, feature_model="other_rec", drop=True)
+
+
+# --- What happens meanwhile -----------------------------------------------------------------------
+
+
+def test_its_figures_agree_whoever_adds_between_two_looks(embedded):
+    job = model_switch.start(embedded, "other_rec", by=None)
+    added: list[GalleryImage] = []
+
+    def add_behind_the_first_count(execute, sql, params, many, context):
+        found = execute(sql, params, many, context)
+        if not added and "COUNT(" in sql and "recognition_galleryimage" in sql:
+            added.append(factories.add(embedded, "late", seed=99))
+            indexing.embed_waiting(embedded.pk)
+        return found
+
+    with connection.execute_wrapper(add_behind_the_first_count):
+        jobs.run(job.pk)
+    job.refresh_from_db()
+    assert added
+    assert (job.state, job.total, job.done, job.failed) == (State.DONE, 13, 13, 0)
+
+
+def test_an_image_that_is_removed_meanwhile_is_no_failure(embedded, monkeypatch):
+    real = indexing.embed_into
+
+    def remove_one(space, rows, before):
+        gone = [row for row in rows if row.number == 3]
+        for row in gone:
+            row.file.storage.delete(row.file.name)
+        failed = real(space, rows, before)
+        gallery.remove_images(embedded, gone)
+        return failed
+
+    monkeypatch.setattr(indexing, "embed_into", remove_one)
+    job = reembed(embedded)
+    assert (job.state, job.total, job.done, job.failed) == (State.DONE, 11, 11, 0)
+    assert not job.lines.exists()
+
+
+def test_what_failed_counts_even_when_it_is_removed_in_the_end(embedded):
+    image = embedded.images.get(number=3)
+    image.file.storage.delete(image.file.name)
+    job = model_switch.start(embedded, "other_rec", by=None)
+    job = jobs.run_here(job, lambda _: gallery.remove_images(embedded, [image]) and None)
+    assert (job.state, job.total, job.done, job.failed) == (State.DONE, 12, 11, 1)
+    assert job.lines.get().result == "error"
+
+
+def test_a_switch_of_this_moment_is_known(embedded):
+    seen_before = Catalogue.objects.select_related("index__feature_model").get(pk=embedded.pk)
+    reembed(embedded)
+    model_switch.switch(embedded, "other_rec", by=None)
+    with pytest.raises(Conflict, match="uses other_rec already"):
+        model_switch.start(seen_before, "other_rec", by=None)

@@ -111,7 +111,7 @@ def test_deep_yaml_is_refused_as_soon_as_it_is_deep(flat):
     (flat / "id_map.yaml").write_text("[" * 1_000_000)
     started = time.monotonic()
     refused(flat, "it nests values")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("scale", [0.5, np.nan, np.inf])
@@ -172,7 +172,7 @@ def test_a_header_that_promises_more_than_there_is_reserves_nothing(flat, count,
     (flat / "vector.index").write_bytes(data)
     started = time.monotonic()
     refused(flat, "do not fit into its bytes|damaged")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_vector_inside_that_promises_more_than_there_is(flat, in_child):

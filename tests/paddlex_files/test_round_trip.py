@@ -14,7 +14,15 @@ import pytest
 
 from recognition import images, search
 from recognition.models import GalleryImage, State
-from recognition.services import gallery, index_files, indexing, products, showcase
+from recognition.services import (
+    gallery,
+    gallery_adding,
+    gallery_embedding,
+    index_files,
+    indexing,
+    products,
+    showcase,
+)
 from recognition.services.runtime import get_runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -81,10 +89,10 @@ def test_what_we_export_paddlex_answers_from(
     rows, asked = pictures
     catalogue = starter_catalogue()
     for start in range(0, len(rows), 40):
-        gallery.add_images(
+        gallery_adding.add_images(
             catalogue,
             [
-                gallery.NewImage(label, images.check(path.read_bytes()))
+                gallery_adding.NewImage(label, images.check(path.read_bytes()))
                 for path, label in rows[start : start + 40]
             ],
             by=None,
@@ -168,7 +176,7 @@ def test_what_paddlex_builds_we_answer_from(
     worst_difference(told["Flat-IP"], ours(catalogue, asked), "IP")
     # The vectors PaddleX made are those we make of the same pictures.
     before = {n.image_id: n.similarity for n in ours(catalogue, asked[:1])[0]}
-    gallery.reembed(catalogue)
+    gallery_embedding.reembed(catalogue)
     embed_here(catalogue)
     after = {n.image_id: n.similarity for n in ours(catalogue, asked[:1])[0]}
     assert max(abs(before[key] - after[key]) for key in before) < 5e-3

@@ -44,9 +44,16 @@ class Filled:
         return list(dict.fromkeys(int(self.products[row]) for row in order))[:k]
 
 
+def _ask_the_same(patch: pytest.MonkeyPatch) -> None:
+    """Samples of recall are drawn anew each time; here they are the same in every run."""
+    real = np.random.default_rng
+    patch.setattr(np.random, "default_rng", lambda seed=0: real(seed))
+
+
 @pytest.fixture
 def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A space is indexed from 600 vectors on, and left to the index from 300 passing ones on."""
+    _ask_the_same(monkeypatch)
     monkeypatch.setattr(planner, "BUILD_FROM", 600)
     monkeypatch.setattr(planner, "DROP_BELOW", 300)
     monkeypatch.setattr(planner, "EXACT_PASSING", 300)
@@ -97,6 +104,7 @@ def shelves(django_db_setup, django_db_blocker) -> Iterator[dict[IndexType, Fill
     They are committed; what a test changes in them is rolled back with it.
     """
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
+        _ask_the_same(patch)
         patch.setattr(planner, "BUILD_FROM", 600)
         patch.setattr(indexes, "RECALL_QUESTIONS", 10)
         made = {}

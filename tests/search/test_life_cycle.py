@@ -189,7 +189,7 @@ def stalled(filled, low_thresholds) -> Iterator[Callable]:
             with transaction.atomic():
                 search.store(made.space, made.ids[:1].tolist(), [0], made.vectors[:1])
                 wrote.set()
-                release.wait(20)
+                release.wait(120)
             connections.close_all()
 
         def builder() -> None:
@@ -202,9 +202,9 @@ def stalled(filled, low_thresholds) -> Iterator[Callable]:
 
         threads.extend([threading.Thread(target=writer), threading.Thread(target=builder)])
         threads[0].start()
-        assert wrote.wait(10)
+        assert wrote.wait(60)
         threads[1].start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (found := physical.progress(made.space.pk)) or "wait" not in found.phase:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -213,7 +213,7 @@ def stalled(filled, low_thresholds) -> Iterator[Callable]:
     def go_on() -> None:
         release.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
 
     start.go_on = go_on
     yield start
@@ -250,7 +250,7 @@ def test_what_a_killed_build_left_is_cleared_away(stalled):
     made, outcome = stalled()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_progress_create_index")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not outcome:
         assert time.monotonic() < deadline
         time.sleep(0.02)

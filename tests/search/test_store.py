@@ -135,7 +135,7 @@ def test_a_picture_that_is_being_removed_leaves_nothing_behind(filled, commits):
             with transaction.atomic():
                 GalleryImage.objects.filter(pk=image).delete()
                 began.set()
-                go_on.wait(10)
+                go_on.wait(60)
                 if not commits:
                     raise RuntimeError
         except RuntimeError:
@@ -149,13 +149,13 @@ def test_a_picture_that_is_being_removed_leaves_nothing_behind(filled, commits):
 
     remover, writer = threading.Thread(target=remove), threading.Thread(target=write)
     remover.start()
-    assert began.wait(10)
+    assert began.wait(60)
     writer.start()
     writer.join(0.3)
     assert writer.is_alive()  # it waits for the removal to be decided
     go_on.set()
-    remover.join(10)
-    writer.join(10)
+    remover.join(60)
+    writer.join(60)
     assert result == [0 if commits else 1]
     assert ((image, View.MAIN_BODY) in stored(made.space)) is not commits
 
@@ -180,6 +180,6 @@ def test_writers_of_the_same_pictures_do_not_deadlock(filled):
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(30)
+        writer.join(60)
     assert errors == []
     assert len(stored(made.space)) == 300

@@ -124,3 +124,12 @@ def test_connecting_twice_is_as_good_as_once():
     with pytest.raises(SignInRefused) as refused:
         accounts.connect(ann, Claims(ANN.issuer, "another"))
     assert refused.value.reason == "connected"
+
+
+@pytest.mark.django_db
+def test_an_identity_that_is_ended_twice_is_written_down_once(user):
+    accounts.connect(user, ANN)
+    first, second = Identity.objects.get(), Identity.objects.get()
+    accounts.disconnect(first)
+    accounts.disconnect(second)
+    assert AuditEntry.objects.filter(action="account.disconnect").count() == 1

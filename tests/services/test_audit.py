@@ -20,7 +20,11 @@ from recognition.services import (
     audit,
     catalogues,
     gallery,
+    gallery_adding,
+    gallery_embedding,
     members,
+    product_merging,
+    product_moving,
     products,
     queries,
     quotas,
@@ -40,12 +44,12 @@ def newest() -> AuditEntry:
 
 
 def _merge(c):
-    products.merge([c.products.get(label="coffee")], c.products.get(label="tea"))
+    product_merging.merge([c.products.get(label="coffee")], c.products.get(label="tea"))
 
 
 def _split(c):
     tea = c.products.get(label="tea")
-    products.split(tea, tea.images.all(), "matcha")
+    product_merging.split(tea, tea.images.all(), "matcha")
 
 
 def _restore(c):
@@ -62,7 +66,7 @@ def _purge(c):
 
 def _retry(c):
     c.images.update(state=State.FAILED)
-    gallery.retry(c.images.all())
+    gallery_embedding.retry(c.images.all())
 
 
 def _invite(c):
@@ -77,7 +81,9 @@ VERBS = {
     Action.PRODUCT_UPSERT: lambda c: products.bulk_upsert(c, [{"external_id": "1", "label": "x"}]),
     Action.PRODUCT_MERGE: _merge,
     Action.PRODUCT_SPLIT: _split,
-    Action.PRODUCT_MOVE_IN: lambda c: products.move([c.products.first()], factories.catalogue()),
+    Action.PRODUCT_MOVE_IN: lambda c: product_moving.move(
+        [c.products.first()], factories.catalogue()
+    ),
     Action.PRODUCT_TRASH: lambda c: trash.put(c, list(c.products.all())),
     Action.PRODUCT_RESTORE: _restore,
     Action.PRODUCT_PURGE: _purge,
@@ -86,7 +92,7 @@ VERBS = {
     Action.IMAGE_MOVE: lambda c: gallery.move_images(c.images.all(), c.products.first()),
     Action.IMAGE_REMOVE: lambda c: gallery.remove_images(c, c.images.all()),
     Action.IMAGE_RETRY: _retry,
-    Action.IMAGE_REEMBED: gallery.reembed,
+    Action.IMAGE_REEMBED: gallery_embedding.reembed,
     Action.RECOGNITION_REMOVE: lambda c: queries.remove(
         queries.submit(c, factories.picture(9), by=None)
     ),
@@ -130,8 +136,8 @@ def test_what_changed_is_there_before_and_after(catalogue):
 
 
 def test_an_act_upon_many_is_one_entry_with_its_count(catalogue):
-    new = [gallery.NewImage("tea", factories.picture(n)) for n in range(5)]
-    gallery.add_images(catalogue, new, by=catalogue.owner)
+    new = [gallery_adding.NewImage("tea", factories.picture(n)) for n in range(5)]
+    gallery_adding.add_images(catalogue, new, by=catalogue.owner)
     entry = AuditEntry.objects.get(action=Action.IMAGE_ADD)
     assert (entry.count, len(entry.details["ids"]), entry.object_id) == (5, 5, "")
 
@@ -141,10 +147,10 @@ def test_an_act_upon_many_is_one_entry_with_its_count(catalogue):
     [
         lambda c: products.change(c.products.first(), label="coffee"),
         lambda c: catalogues.change(c, top_k=5),
-        lambda c: gallery.add_image(c, "tea", factories.picture(1), by=None),
+        lambda c: gallery_adding.add_image(c, "tea", factories.picture(1), by=None),
         lambda c: gallery.remove_numbers(c, [99]),
         lambda c: trash.put(c, []),
-        lambda c: gallery.retry(c.images.all()),
+        lambda c: gallery_embedding.retry(c.images.all()),
         lambda c: quotas.change(c, images=None),
     ],
 )
@@ -258,7 +264,7 @@ def test_the_database_refuses_to_change_or_delete_it(stocked, statement):
 
 def test_it_outlives_what_it_speaks_about(stocked, user):
     editor = factories.member(stocked, "editor", "bob")
-    gallery.add_image(stocked, "tea", factories.picture(5), by=editor)
+    gallery_adding.add_image(stocked, "tea", factories.picture(5), by=editor)
     catalogues.remove(stocked)
     editor.delete()
     entry = AuditEntry.objects.get(user_name="bob")

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from recognition.errors import LimitReached
 from recognition.models import RecognitionQuery, State, Worker
-from recognition.services import backpressure, gallery, queries
+from recognition.services import backpressure, gallery_adding, queries
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -106,8 +106,8 @@ def test_images_have_a_limit_in_each_catalogue(catalogue, user, settings):
 
 def test_an_upload_is_refused_as_a_whole(catalogue, settings):
     settings.SHITU_MAX_WAITING_IMAGES = 1
-    upload = gallery.Upload("tea", lambda: factories.picture(1))
-    gallery.add_each(catalogue, [upload], by=catalogue.owner)
+    upload = gallery_adding.Upload("tea", lambda: factories.picture(1))
+    gallery_adding.add_each(catalogue, [upload], by=catalogue.owner)
     with pytest.raises(LimitReached):
-        gallery.add_each(catalogue, [upload], by=catalogue.owner)
+        gallery_adding.add_each(catalogue, [upload], by=catalogue.owner)
     assert catalogue.images.count() == 1

@@ -6,7 +6,7 @@ import pytest
 
 from recognition.errors import BadInput, Conflict, ModelUnavailable, NotFound
 from recognition.models import Catalogue, Embedding, GalleryImage, Role
-from recognition.services import catalogues, tokens
+from recognition.services import catalogues, index_jobs, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -138,3 +138,15 @@ def test_another_metric_takes_the_threshold_along(catalogue):
     catalogues.change(catalogue, metric="IP", rec_threshold=0.7)
     catalogue.refresh_from_db()
     assert (catalogue.rec_threshold, catalogue.require_index().metric) == (0.7, "IP")
+
+
+def test_a_change_begins_where_another_ended(catalogue):
+    catalogues.change(catalogue, rec_threshold=0.6)
+    seen_before = Catalogue.objects.select_related("index").get(pk=catalogue.pk)
+    catalogues.change(catalogue, metric="L2")
+    index_jobs.change(catalogue, m=32)
+    catalogues.change(seen_before, metric="cosine", index_type="IVF")
+    catalogue = Catalogue.objects.get(pk=catalogue.pk)
+    assert catalogue.rec_threshold == pytest.approx(0.6)  # translated from L2, not from IP
+    index = catalogue.require_index()
+    assert (index.metric, index.index_type, index.m) == ("cosine", "IVF", 32)

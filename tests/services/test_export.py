@@ -12,8 +12,19 @@ import pytest
 from PIL import Image
 
 from recognition import images
+from recognition.errors import Conflict
 from recognition.models import Embedding, GalleryImage, Job, State
-from recognition.services import exports, gallery, imports, indexing, jobs
+from recognition.services import (
+    exports,
+    gallery,
+    gallery_adding,
+    gallery_embedding,
+    imports,
+    indexing,
+    jobs,
+    product_fields,
+    trash,
+)
 from recognition.services import products as product_services
 from tests import factories
 from tests.services.test_import import imported
@@ -30,7 +41,7 @@ def full(catalogue):
     factories.add(catalogue, "green tea", 4, external_id="I-4")
     gif = io.BytesIO()
     Image.open(io.BytesIO(factories.png(5))).save(gif, "GIF")
-    gallery.add_image(catalogue, "green tea", images.check(gif.getvalue()), by=None)
+    gallery_adding.add_image(catalogue, "green tea", images.check(gif.getvalue()), by=None)
     gallery.remove_numbers(catalogue, [1])
     product_services.change(
         catalogue.products.get(label="green tea"),
@@ -71,7 +82,7 @@ def content(catalogue) -> list[tuple]:
 
 
 def products(catalogue) -> list[tuple]:
-    return list(catalogue.products.order_by("label").values_list(*product_services.FIELDS))
+    return list(catalogue.products.order_by("label").values_list(*product_fields.FIELDS))
 
 
 def vectors(catalogue) -> dict[tuple[int, int], list[float]]:
@@ -154,7 +165,7 @@ def test_vectors_are_half_precision_rows_in_image_order(full):
 def test_two_views_and_detected_boxes_come_back(full):
     full.crop_policy, full.detector = "both", "stub_det"
     full.save()
-    gallery.reembed(full)
+    gallery_embedding.reembed(full)
     indexing.embed_waiting(full.pk)
     assert len(vectors(full)) == 8
     other = factories.catalogue(crop_policy="both", detector="stub_det")
@@ -219,3 +230,41 @@ def test_as_a_job(full):
         imported_job = imports.start(other, file, by=None, name="again.zip")
     jobs.run(imported_job.pk)
     assert content(other) == content(full)
+
+
+def test_what_changes_meanwhile_does_not_take_it_apart(full, monkeypatch):
+    monkeypatch.setattr(exports, "_BATCH", 1)
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == 1 and full.products.filter(label="green tea").exists():
+            product_services.change(full.products.get(label="green tea"), label="matcha")
+            trash.put(full, [full.products.get(label="红茶")])
+            factories.add(full, "late", 9)
+
+    archive = exported(full, written=meanwhile)
+    with zipfile.ZipFile(archive) as inside:
+        described = json.loads(inside.read("catalogue.json"))
+    labels = [product["label"] for product in described["products"]]
+    shown = [image["label"] for image in described["images"]]
+    assert described["counts"] == {"products": len(labels), "images": len(shown)}
+    assert labels == ["green tea", "removed", "红茶", "late"]
+    assert shown == ["green tea", "green tea", "green tea", "late"]
+    archive.seek(0)
+    job = imported(factories.catalogue(), archive)
+    assert (job.state, job.done, job.failed, job.total) == (State.DONE, 8, 0, 8)
+
+
+def test_a_job_that_is_done_has_done_all_there_is(full):
+    GalleryImage.objects.filter(catalogue=full, number=0).update(file="")  # it came as a vector
+    job = jobs.run_here(exports.start(full, by=None))
+    assert (job.state, job.done, job.total) == (State.DONE, 3, 3)
+
+
+def test_a_cancelled_one_writes_no_more_figures(full, monkeypatch):
+    monkeypatch.setattr(exports, "_BATCH", 1)
+    job = exports.start(full, by=None)
+    with pytest.raises(Conflict, match="cancelled"):
+        jobs.run_here(job, lambda job: jobs.cancel(job, by=None))
+    job.refresh_from_db()
+    assert job.error == "cancelled after 1 of 4 lines; what was done stays"
+    assert job.done == 1

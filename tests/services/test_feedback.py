@@ -10,7 +10,7 @@ from django.db import IntegrityError, connections, transaction
 
 from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
 from recognition.models import Action, AuditEntry, Detection, Feedback, Match, Verdict
-from recognition.services import feedback, products, queries, trash
+from recognition.services import feedback, product_merging, product_moving, products, queries, trash
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -18,37 +18,9 @@ CONFIRMED, CORRECTED, UNKNOWN = Verdict.CONFIRMED, Verdict.CORRECTED, Verdict.UN
 
 
 @pytest.fixture
-def tea(catalogue, stub_engine, run_tasks):
-    with run_tasks():
-        return factories.add(catalogue, "tea", 1).product
-
-
-@pytest.fixture
-def coffee(catalogue, tea):
-    return products.create(catalogue, "coffee")
-
-
-@pytest.fixture
-def ask(catalogue, tea, run_tasks):
-    def submit(seed: int = 1, **options):
-        with run_tasks():
-            query = queries.submit(
-                catalogue,
-                factories.picture(seed),
-                by=catalogue.owner,
-                options=queries.Options(**options),
-            )
-        query.refresh_from_db()
-        assert query.state == "done", query.error
-        return query
-
-    return submit
-
-
-@pytest.fixture
-def query(ask):
+def query(tea, ask):
     """Answered: its one region is tea."""
-    return ask()
+    return ask(1)
 
 
 @pytest.fixture
@@ -124,7 +96,7 @@ def test_it_is_taken_back(query, ben):
 
 
 def test_regions_have_feedback_of_their_own(ask, ben):
-    query = ask(boxes=[[0, 0, 32, 48], [32, 0, 64, 48]], rec_threshold=-1)
+    query = ask(1, boxes=[[0, 0, 32, 48], [32, 0, 64, 48]], rec_threshold=-1)
     feedback.give(query, 1, UNKNOWN, by=ben)
     said = [hasattr(region, "feedback") for region in query.detections.all()]
     assert said == [False, True]
@@ -184,19 +156,19 @@ def test_a_product_of_another_team_is_as_unknown_as_one_that_is_nowhere(query, b
 def test_a_product_of_another_catalogue_that_was_asked_too(catalogue, ask, ben):
     other = factories.catalogue(catalogue.owner)
     named = products.create(other, "juice")
-    together = ask(also=[other])
+    together = ask(1, also=[other])
     assert feedback.give(together, 0, CORRECTED, product=named.pk, by=ben).product == named
-    alone = ask()
+    alone = ask(1)
     with pytest.raises(BadInput):
         feedback.give(alone, 0, CORRECTED, product=named.pk, by=ben)
 
 
 def test_the_id_of_a_merged_product_leads_to_the_one_that_stayed(query, tea, coffee, ben):
     mocha = products.create(query.catalogue, "mocha")
-    products.merge([coffee], mocha)
+    product_merging.merge([coffee], mocha)
     given = feedback.give(query, 0, CORRECTED, product=coffee.pk, by=ben)
     assert (given.product, given.label) == (mocha, "mocha")
-    products.merge([tea], mocha)
+    product_merging.merge([tea], mocha)
     assert feedback.give(query, 0, CONFIRMED, by=ben).product == mocha
     assert feedback.give(query, 0, CORRECTED, product=tea.pk, by=ben).verdict == CONFIRMED
 
@@ -225,7 +197,7 @@ def test_a_purged_product_leaves_its_label(query, coffee, ben):
 
 def test_a_product_that_moves_elsewhere_is_let_go_of(query, coffee, ben):
     feedback.give(query, 0, CORRECTED, product=coffee.pk, by=ben)
-    products.move([coffee], factories.catalogue(query.catalogue.owner))
+    product_moving.move([coffee], factories.catalogue(query.catalogue.owner))
     kept = Feedback.objects.get()
     assert (kept.product, kept.label) == (None, "coffee")
 
@@ -257,7 +229,7 @@ def test_no_answer_changes_by_it(query, ask, coffee, ben):
     feedback.give(query, 0, CORRECTED, product=coffee.pk, by=ben)
     query.catalogue.refresh_from_db()
     assert query.catalogue.version == version
-    assert [match.label for match in Match.objects.filter(detection__query=ask())] == ["tea"]
+    assert [match.label for match in Match.objects.filter(detection__query=ask(1))] == ["tea"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,7 +7,7 @@ from django.core.files.storage import default_storage
 
 from recognition.errors import BadInput, Conflict
 from recognition.models import Embedding, GalleryImage, Product, State
-from recognition.services import gallery, products
+from recognition.services import gallery, gallery_adding, gallery_embedding, products
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -36,15 +36,15 @@ def test_it_embeds_after_the_commit(catalogue, stub_engine, run_tasks):
 
 
 def test_the_same_picture_of_the_same_product_is_kept_once(catalogue):
-    first = gallery.add_image(catalogue, "tea", factories.picture(1), by=None)
-    again = gallery.add_image(catalogue, "tea", factories.picture(1), by=None)
+    first = gallery_adding.add_image(catalogue, "tea", factories.picture(1), by=None)
+    again = gallery_adding.add_image(catalogue, "tea", factories.picture(1), by=None)
     assert first.created and not again.created
     assert first.image == again.image
 
 
 def test_a_picture_given_twice_in_one_call_is_kept_once(catalogue):
-    new = [gallery.NewImage("tea", factories.picture(1))] * 2
-    first, again = gallery.add_images(catalogue, new, by=None)
+    new = [gallery_adding.NewImage("tea", factories.picture(1))] * 2
+    first, again = gallery_adding.add_images(catalogue, new, by=None)
     assert (first.created, again.created) == (True, False)
     assert GalleryImage.objects.count() == 1
 
@@ -127,7 +127,7 @@ def test_a_picture_whose_file_is_gone_fails_alone_with_its_reason(
     bad = factories.add(catalogue, "tea", seed=2)
     default_storage.delete(bad.file.name)
     with run_tasks():
-        gallery.reembed(catalogue)
+        gallery_embedding.reembed(catalogue)
     good.refresh_from_db()
     bad.refresh_from_db()
     assert good.state == State.DONE
@@ -139,7 +139,7 @@ def test_a_failed_picture_can_be_tried_again(catalogue, stub_engine, run_tasks):
     GalleryImage.objects.update(state=State.FAILED, error="out of luck")
     image.refresh_from_db()
     with run_tasks():
-        assert gallery.retry([image]) == 1
+        assert gallery_embedding.retry([image]) == 1
     image.refresh_from_db()
     assert (image.state, image.error) == (State.DONE, "")
 
@@ -165,6 +165,9 @@ def test_a_box_somebody_gave_wins_over_detection(user, stub_engine, run_tasks):
 
 
 def test_adding_many_costs_as_many_statements_as_one(catalogue, django_assert_max_num_queries):
-    new = [gallery.NewImage(f"p{n}", factories.picture(n), external_id=str(n)) for n in range(30)]
+    new = [
+        gallery_adding.NewImage(f"p{n}", factories.picture(n), external_id=str(n))
+        for n in range(30)
+    ]
     with django_assert_max_num_queries(14):
-        gallery.add_images(catalogue, new, by=catalogue.owner)
+        gallery_adding.add_images(catalogue, new, by=catalogue.owner)

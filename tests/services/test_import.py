@@ -6,11 +6,13 @@ import io
 import zipfile
 
 import pytest
+from django.db import connection
 from PIL import Image
 
 from recognition.errors import Conflict, LimitReached
 from recognition.models import Action, AuditEntry, GalleryImage, Job, JobLine, Product, State
-from recognition.services import imports, jobs, quotas
+from recognition.services import imports, jobs, products, quotas
+from tests import factories
 from tests.factories import png
 
 pytestmark = pytest.mark.django_db
@@ -298,3 +300,21 @@ def test_many_lines_cost_a_bounded_number_of_queries(
     with django_assert_max_num_queries(45):
         imported(catalogue, packed(source))
     assert GalleryImage.objects.count() == 50 and Product.objects.count() == 7
+
+
+def test_a_product_that_gets_its_first_picture_at_this_moment_stays(catalogue):
+    job = imported(catalogue, packed({"gallery.txt": "a.png tea\n", "a.png": png(1)}))
+    for label in ("cola", "water"):
+        products.create(catalogue, label)
+    added: list[GalleryImage] = []
+
+    def add_behind_the_first_look(execute, sql, params, many, context):
+        found = execute(sql, params, many, context)
+        if not added and "LEFT OUTER JOIN" in sql and "recognition_galleryimage" in sql:
+            added.append(factories.add(catalogue, "cola", 9))
+        return found
+
+    with connection.execute_wrapper(add_behind_the_first_look):
+        assert imports.remove_others(job) == (0, 1)
+    assert added
+    assert set(catalogue.products.values_list("label", flat=True)) == {"tea", "cola"}

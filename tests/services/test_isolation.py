@@ -31,8 +31,11 @@ from recognition.services import (
     answering,
     catalogues,
     gallery,
+    gallery_adding,
     indexing,
     members,
+    product_merging,
+    product_moving,
     products,
     queries,
     trash,
@@ -93,7 +96,7 @@ class Act:
 
 def add(act: Act) -> None:
     external_id = f"id {act.n % 3}" if act.n % 2 else ""
-    gallery.add_image(
+    gallery_adding.add_image(
         act.catalogue,
         f"{act.team.name} {LABELS[act.n % 3]}",
         factories.picture(act.n % 4),
@@ -116,18 +119,18 @@ def rename(act: Act) -> None:
 def merge(act: Act) -> None:
     rows = list(act.catalogue.products.order_by("pk")[:2])
     if len(rows) == 2:
-        products.merge(rows[:1], rows[1])
+        product_merging.merge(rows[:1], rows[1])
 
 
 def split(act: Act) -> None:
     image = act.one(act.catalogue.images)
     if image:
-        products.split(image.product, [image], f"{act.team.name} split {act.n}")
+        product_merging.split(image.product, [image], f"{act.team.name} split {act.n}")
 
 
 def move(act: Act) -> None:
     if product := act.product():
-        products.move([product], act.other)
+        product_moving.move([product], act.other)
 
 
 def put(act: Act) -> None:
@@ -278,21 +281,23 @@ class TwoTeams(TestCase):
     def test_the_same_label_picture_and_ids_in_both_are_two_things(self) -> None:
         red, blue = a_team("crimson"), a_team("azure")
         for team in (red, blue):
-            gallery.add_image(
+            gallery_adding.add_image(
                 team.catalogues[0], "tea", factories.picture(1), by=None, external_id="1"
             )
             products.bulk_upsert(team.catalogues[0], [{"external_id": "1", "label": "x"}])
         [mine] = GalleryImage.objects.visible_to(red.manager)
-        added = gallery.add_image(red.catalogues[0], "y", factories.picture(1), by=None)
+        added = gallery_adding.add_image(red.catalogues[0], "y", factories.picture(1), by=None)
         assert added.duplicate_of == mine
 
     def test_a_verb_never_takes_a_row_of_the_other_team(self) -> None:
         red, blue = a_team("crimson"), a_team("azure")
-        theirs = gallery.add_image(blue.catalogues[0], "azure", factories.picture(1), by=None).image
+        theirs = gallery_adding.add_image(
+            blue.catalogues[0], "azure", factories.picture(1), by=None
+        ).image
         mine = products.create(red.catalogues[0], "red")
         for refused in (
-            lambda: products.merge([theirs.product], mine),
-            lambda: products.split(mine, [theirs], "x"),
+            lambda: product_merging.merge([theirs.product], mine),
+            lambda: product_merging.split(mine, [theirs], "x"),
             lambda: products.find(red.catalogues[0], theirs.product_id),
             lambda: products.change_many(red.catalogues[0], [theirs.product], sku="x"),
             lambda: gallery.move_images([theirs], mine),

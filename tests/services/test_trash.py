@@ -18,17 +18,18 @@ from recognition.models import (
     Product,
     State,
 )
-from recognition.services import catalogues, gallery, products, queries, trash
+from recognition.services import (
+    catalogues,
+    gallery,
+    gallery_embedding,
+    product_merging,
+    products,
+    queries,
+    trash,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def tea(catalogue, stub_engine, run_tasks) -> Product:
-    with run_tasks():
-        factories.add(catalogue, "tea", 1)
-    return catalogue.products.get()
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_its_label_is_free_meanwhile_and_restoring_says_so(tea, catalogue):
 def test_what_was_told_to_be_embedded_anew_meanwhile_is(tea, catalogue, run_tasks):
     trash.put(catalogue, [tea])
     with run_tasks():
-        gallery.reembed(catalogue)
+        gallery_embedding.reembed(catalogue)
     assert GalleryImage.everything.get().state == State.PENDING
     with run_tasks():
         trash.restore(tea)
@@ -115,7 +116,7 @@ def test_what_is_not_there_cannot_be_removed_or_restored(tea, catalogue):
 
 def test_a_merged_product_is_not_in_the_trash(tea, catalogue):
     other = products.create(catalogue, "other")
-    products.merge([tea], other)
+    product_merging.merge([tea], other)
     assert not Product.everything.in_trash().exists()
     with pytest.raises(NotFound):
         trash.restore(tea)

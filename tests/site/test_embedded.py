@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Barrier
 
 import psutil
 import psycopg
@@ -102,7 +103,7 @@ def query(url: str, statement: str) -> list[tuple]:
         return cursor.fetchall() if cursor.description else []
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"
@@ -164,7 +165,7 @@ def test_valkey_serves_redis_django_cache_and_celery(var):
 
     with Connection(services.broker_url) as broker, broker.SimpleQueue("wake") as queue:
         queue.put({"id": 7})
-        message = queue.get(timeout=5)
+        message = queue.get(timeout=60)
         message.ack()
         assert message.payload == {"id": 7}
 
@@ -228,10 +229,12 @@ def test_what_was_stored_is_there_after_a_restart(var):
 
 
 def test_many_first_starts_at_once_make_one_server(var):
+    all_there = Barrier(4)
+
     def start(_: int) -> tuple[dict, int | None]:
         with owner(var) as process:
             seen = embedded.status(var).postgres
-            time.sleep(0.5)  # so that all of them overlap
+            all_there.wait(120)  # the servers stop with the last owner
             return process.services, seen
 
     with ThreadPoolExecutor(4) as pool:

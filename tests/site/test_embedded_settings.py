@@ -146,6 +146,6 @@ def test_run_keeps_them_until_it_is_told_to_end(var, how):
         told = addresses(process.stdout.readline() + process.stdout.readline())
         assert redis.from_url(told["REDIS_URL"]).ping()
         process.send_signal(how)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     now = embedded.status(var)
     assert (now.postgres, now.valkey) == (None, None)

@@ -473,6 +473,15 @@ def test_nor_are_there_pages_about_passwords(client, provider, no_passwords, nam
     assert client.get(reverse(name, args=args)).status_code == 404
 
 
+def test_nor_is_anybody_who_is_refused_told_to_use_one(client, provider, no_passwords):
+    factories.user("root", email="ann@example.org", is_staff=True)
+    assert_refused(
+        client, sign_in(client), "nobody signs in with a password here. Ask whoever runs"
+    )
+    provider.person["email_verified"] = False
+    assert_refused(client, sign_in(client), "Verify the address there, then sign in again.")
+
+
 def test_staff_keep_the_permissions_they_were_given(client, provider, no_passwords, ann):
     from django.contrib.auth.models import Permission
 

@@ -11,9 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from recognition.engine.download import Progress
+from recognition.engine.installed import FLOAT32, InstalledModel
 from recognition.engine.registry import MODELS
 from recognition.engine.starter import build_starter
-from recognition.engine.store import FLOAT32, InstalledModel, ModelStore
+from recognition.engine.store import ModelStore
 from recognition.errors import ModelUnavailable, RecognitionError
 from recognition.management import progress
 from recognition.services import quantising

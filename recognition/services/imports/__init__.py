@@ -23,11 +23,12 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from recognition import tasks
 from recognition.errors import BadInput, TooLarge
-from recognition.models import Action, Catalogue, GalleryImage, Job, State, User
+from recognition.models import Action, Catalogue, GalleryImage, Job, Product, State, User
 from recognition.models.job import LOCAL_PATH, job_path
 from recognition.services import (
     audit,
@@ -163,7 +164,11 @@ def start_here(
             jobs.forget_errors(job)
             job.refresh_from_db()
             return job
-    mine.update(state=State.FAILED, error="interrupted, and its source has changed since")
+    mine.update(
+        state=State.FAILED,
+        error="interrupted, and its source has changed since",
+        finished_at=timezone.now(),
+    )
     with transaction.atomic():
         job = Job.objects.create(
             catalogue=catalogue,
@@ -192,8 +197,12 @@ def remove_others(job: Job) -> tuple[int, int]:
         removed += gallery.remove_images(catalogue, batch)
     empty = catalogue.products.filter(images__isnull=True).order_by("pk")
     products = 0
-    while rows := list(empty[:500]):
-        products += trash.put(catalogue, rows)
+    while ids := list(empty.values_list("pk", flat=True)[:500]):
+        with transaction.atomic():
+            locked = Product.objects.filter(pk__in=ids).order_by("pk")
+            ids = list(locked.select_for_update(no_key=True).values_list("pk", flat=True))
+            # Behind their locks: somebody may have given one its first picture a moment ago.
+            products += trash.put(catalogue, empty.filter(pk__in=ids))
     return removed, products
 
 

@@ -86,7 +86,7 @@ PRODUCT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "currency": ("currency", text),
     "active": ("is_active", truth),
 }
-"""Column -> field of Product, and how a cell is read; `products.clean` judges the value."""
+"""Column -> field of Product, and how a cell is read; `product_fields.clean` judges the value."""
 
 PRODUCT_MAPS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "names.": ("names", text),

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from recognition.errors import Conflict
 from recognition.models import Catalogue, LineResult, Product
-from recognition.services import products
+from recognition.services import product_fields, products
 from recognition.services.imports.lines import Checked
 
 _MAPS: Final = ("names", "attributes")
@@ -119,7 +119,7 @@ def _by_label(catalogue: Catalogue, lines: Sequence[Checked], within: Within) ->
                     one.refuse("its product was renamed or removed a moment ago")
                 elif _tell(product, one):
                     told[product.pk] = product
-            Product.objects.bulk_update(told.values(), [*products.FIELDS[1:], "changed_at"])
+            Product.objects.bulk_update(told.values(), [*product_fields.FIELDS[1:], "changed_at"])
             if told or made:
                 catalogue.touch()
     except IntegrityError as error:

@@ -24,6 +24,7 @@ from django.db.models import F, Max
 
 from recognition import images, search
 from recognition.errors import BadInput, Conflict, RecognitionError, StorageFull
+from recognition.gallery_list import clean_label
 from recognition.models import (
     BoxSource,
     Catalogue,
@@ -33,7 +34,7 @@ from recognition.models import (
     LineResult,
     State,
 )
-from recognition.services import files, gallery, products
+from recognition.services import files, gallery, gallery_adding, product_fields
 from recognition.services.imports.describing import describe
 from recognition.services.imports.formats import opened
 from recognition.services.imports.lines import Checked, Line, printable
@@ -122,9 +123,9 @@ def _check(line: Line) -> Checked:
     try:
         if line.problem:
             raise BadInput(line.problem)
-        checked.product = products.clean(line.product)
+        checked.product = product_fields.clean(line.product)
         if line.label or not checked.product.get("external_id"):
-            checked.label = gallery.clean_label(line.label)
+            checked.label = clean_label(line.label)
         if line.picture is not None:
             gallery.clean_external_id(line.external_id)
             with closing(line.picture()) as file, _decoding:
@@ -259,7 +260,7 @@ class _Write:
         if not pictured:
             return
         new = [
-            gallery.NewImage(
+            gallery_adding.NewImage(
                 one.label,
                 picture,
                 printable(one.line.source_name),
@@ -270,7 +271,9 @@ class _Write:
         ]
         created: list[tuple[Line, GalleryImage]] = []
         for (one, _), added in zip(
-            pictured, gallery.add_images(self._catalogue, new, by=self._job.started_by), strict=True
+            pictured,
+            gallery_adding.add_images(self._catalogue, new, by=self._job.started_by),
+            strict=True,
         ):
             one.image = added.image
             if added.created:
@@ -282,7 +285,7 @@ class _Write:
                     one.reason = f"another product has it too (id {added.duplicate_of.number})"
             else:
                 one.result = LineResult.DUPLICATE
-                one.reason = gallery.has_already(added.image)
+                one.reason = gallery_adding.has_already(added.image)
         self._keep_vectors(created)
 
     def _keep_vectors(self, created: Sequence[tuple[Line, GalleryImage]]) -> None:

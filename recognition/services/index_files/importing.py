@@ -17,7 +17,7 @@ from django.db import transaction
 from recognition import images, search
 from recognition.engine.types import Vectors
 from recognition.errors import BadInput, Conflict, RecognitionError
-from recognition.gallery_list import Entry, Severity, read_gallery_list
+from recognition.gallery_list import Entry, Severity, clean_label, read_gallery_list
 from recognition.models import (
     Action,
     Catalogue,
@@ -29,7 +29,7 @@ from recognition.models import (
     VectorIndex,
     View,
 )
-from recognition.services import audit, gallery, quotas
+from recognition.services import audit, gallery_adding, quotas
 from recognition.services.imports.places import Folder
 from recognition.services.index_child import LABELS, VECTORS, IndexContent, read
 from recognition.services.runtime import get_runtime
@@ -65,7 +65,7 @@ def _check_labels(content: IndexContent) -> None:
     bad = []
     for number, label in zip(content.ids, content.labels, strict=True):
         try:
-            gallery.clean_label(label)
+            clean_label(label)
         except BadInput as error:
             bad.append(f"id {number}: {error.message}")
     if bad:
@@ -217,7 +217,7 @@ def _paired(content: IndexContent, gallery_list: Path) -> dict[int, str]:
             for line in read_gallery_list(file, allow_absolute=True):
                 number = line.line_number - 1
                 if isinstance(line, Entry) and number in labels:
-                    if gallery.clean_label(labels[number]) == line.label:
+                    if clean_label(labels[number]) == line.label:
                         paths[number] = line.path
                     else:
                         wrong.append(
@@ -343,11 +343,14 @@ class _Import:
     def _add_run(self, run: Sequence[tuple[_Entry, images.Picture]]) -> None:
         if not run:
             return
-        new = [gallery.NewImage(entry.label, picture, entry.path or "") for entry, picture in run]
+        new = [
+            gallery_adding.NewImage(entry.label, picture, entry.path or "")
+            for entry, picture in run
+        ]
         with transaction.atomic():
             self._products([entry for entry, _ in run])
             self._reserve(run[0][0].number)
-            added = gallery.add_images(self._catalogue, new, by=self._by)
+            added = gallery_adding.add_images(self._catalogue, new, by=self._by)
             created = [
                 (entry, one.image)
                 for (entry, _), one in zip(run, added, strict=True)
@@ -368,7 +371,7 @@ class _Import:
         with transaction.atomic():
             products = self._products(chunk)
             wanted = {
-                (products[gallery.clean_label(entry.label)].pk, self._checksum(entry)): entry
+                (products[clean_label(entry.label)].pk, self._checksum(entry)): entry
                 for entry in chunk
             }
             there = set(
@@ -430,7 +433,7 @@ class _Import:
 
         Everybody who adds does so in this order, so that nobody waits for each other.
         """
-        labels = sorted({gallery.clean_label(entry.label) for entry in entries})
+        labels = sorted({clean_label(entry.label) for entry in entries})
         Product.objects.bulk_create(
             [Product(catalogue=self._catalogue, label=label) for label in labels],
             ignore_conflicts=True,

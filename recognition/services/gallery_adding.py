@@ -1,0 +1,285 @@
+"""Pictures come into the gallery: checked, stored, and queued for their embedding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from django.db import transaction
+from django.db.models import Q
+
+from recognition import tasks
+from recognition.errors import BadInput, RecognitionError
+from recognition.gallery_list import clean_label
+from recognition.images import Picture, check_box
+from recognition.models import Action, BoxSource, Catalogue, GalleryImage, Product, User
+from recognition.models.gallery import gallery_path
+from recognition.services import audit, backpressure, files, gallery, products, quotas
+from recognition.services.locks import lock_image_ids
+
+# `add_each` stores this much at once: checked pictures are in memory until they are stored.
+_CHUNK_IMAGES, _CHUNK_BYTES = 32, 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """A checked picture and what it shows. `box` is `[x1, y1, x2, y2]` in its pixels.
+
+    `external_id` is the caller's own: the image that has it already is replaced.
+    """
+
+    label: str
+    picture: Picture
+    source_name: str = ""
+    box: Sequence[float] | None = None
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of one NewImage: its row, and whether it is new or was there already.
+
+    `duplicate_of` is an image of the catalogue, of whichever product, that has the same bytes:
+    `image` itself when it was there already, None when there is no other. `replaced` says that an
+    image with the same external id made place for this one.
+    """
+
+    image: GalleryImage
+    created: bool
+    duplicate_of: GalleryImage | None = None
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture not read yet. `load` reads and checks it; it may raise a RecognitionError."""
+
+    label: str
+    load: Callable[[], Picture]
+    source_name: str = ""
+    box: Sequence[float] | None = None
+    external_id: str = ""
+
+
+def add_image(
+    catalogue: Catalogue,
+    label: str,
+    picture: Picture,
+    *,
+    by: User | None,
+    source_name: str = "",
+    box: Sequence[float] | None = None,
+    external_id: str = "",
+) -> Added:
+    """Store one gallery image and queue its embedding."""
+    return add_images(catalogue, [NewImage(label, picture, source_name, box, external_id)], by=by)[
+        0
+    ]
+
+
+def add_images(catalogue: Catalogue, new: Sequence[NewImage], *, by: User | None) -> list[Added]:
+    """Store gallery images, in the order given, in one transaction; their embedding is queued.
+
+    A picture that its product already has (same bytes) is not stored again: the row that is there
+    comes back with `created=False`. One whose external id is there already replaces it in the same
+    moment, with a vector id of its own; where the bytes are the same, only the product changes and
+    no vector moves. Products are made as needed.
+
+    Raises BadInput for a bad label, box or external id, StorageFull when a quota is used up; then
+    nothing is stored.
+    """
+    items = [_clean(item) for item in new]
+    with files.storing() as stored, transaction.atomic():
+        shelf = _Shelf(catalogue, items)
+        added = [shelf.put(item, by, stored) for item in items]
+        shelf.write()
+        _record_added(catalogue, items, added, by)
+    return added
+
+
+def _clean(item: NewImage) -> NewImage:
+    box = item.box
+    if box is not None:
+        box = list(check_box(box, item.picture.width, item.picture.height))
+    return replace(
+        item,
+        label=clean_label(item.label),
+        box=box,
+        external_id=gallery.clean_external_id(item.external_id),
+    )
+
+
+class _Shelf:
+    """The part of a gallery that a call of `add_images` is about, locked until it commits."""
+
+    def __init__(self, catalogue: Catalogue, items: Sequence[NewImage]) -> None:
+        self._catalogue = catalogue
+        external_ids = [item.external_id for item in items if item.external_id]
+        if twice := [one for one, times in Counter(external_ids).items() if times > 1]:
+            raise BadInput(
+                f"the external id “{twice[0]}” is given to {Counter(external_ids)[twice[0]]} "
+                "pictures of one call",
+                field="external_id",
+            )
+        if external_ids:
+            lock_image_ids(catalogue)
+        self._products = products.labelled(catalogue, [item.label for item in items])
+        # Locked, so that what is said to be there already is there until the commit. In the trash
+        # too: an id that comes back replaces what has it there.
+        checksums = {item.picture.checksum for item in items}
+        wanted = Q(checksum__in=checksums, removed_at=None)
+        if external_ids:
+            wanted |= Q(external_id__in=external_ids)
+        rows = GalleryImage.everything.filter(wanted, catalogue=catalogue).order_by("pk")
+        self._by_id: dict[str, GalleryImage] = {}
+        self._same: dict[str, list[GalleryImage]] = {}
+        for row in rows.select_for_update(no_key=True):
+            if row.external_id in external_ids:
+                self._by_id[row.external_id] = row
+            if row.checksum in checksums and row.removed_at is None:
+                self._same.setdefault(row.checksum, []).append(row)
+        self._new: list[GalleryImage] = []
+        self._gone: list[GalleryImage] = []
+        self._changed: list[GalleryImage] = []
+
+    def put(self, item: NewImage, by: User | None, stored: list[str]) -> Added:
+        """Decide what becomes of one picture; a new file is stored at once, rows by `write`."""
+        product = self._products[item.label]
+        checksum = item.picture.checksum
+        same = self._same.setdefault(checksum, [])
+        twin = next((row for row in same if row.product_id == product.pk), None)
+        held = self._by_id.get(item.external_id)
+        if held is not None and held is not twin:
+            held = next((row for row in same if row.pk == held.pk), held)
+        if held is not None and held in same and (item.box is None or item.box == held.box):
+            if twin is None:  # the same picture under the same id, of another product now
+                held.product = product
+                self._changed.append(held)
+                twin = held
+            if twin is held:
+                return Added(held, created=False, duplicate_of=held)
+        if held is not None:
+            self._gone.append(held)
+            if held in same:
+                same.remove(held)
+            if twin is held:
+                twin = None
+        if twin is not None:
+            if item.external_id and not twin.external_id:
+                twin.external_id = item.external_id
+                if twin.pk is not None:
+                    self._changed.append(twin)
+            return Added(twin, created=False, duplicate_of=twin, replaced=held is not None)
+        row = self._store(product, item, by, stored)
+        duplicate = same[0] if same else None
+        same.append(row)
+        return Added(row, created=True, duplicate_of=duplicate, replaced=held is not None)
+
+    def _store(
+        self, product: Product, item: NewImage, by: User | None, stored: list[str]
+    ) -> GalleryImage:
+        row = GalleryImage(
+            catalogue=self._catalogue,
+            product=product,
+            external_id=item.external_id,
+            checksum=item.picture.checksum,
+            source_name=item.source_name[:255],
+            width=item.picture.width,
+            height=item.picture.height,
+            byte_size=len(item.picture.data),
+            box=item.box,
+            box_source=BoxSource.GIVEN if item.box else BoxSource.NONE,
+            added_by=by,
+        )
+        row.file.name = files.keep(gallery_path(row, f"x{item.picture.suffix}"), item.picture.data)
+        stored.append(row.file.name)
+        self._new.append(row)
+        return row
+
+    def write(self) -> None:
+        """Write what was decided, old rows first: their ids may be taken by the new ones."""
+        images, byte_size = gallery.delete(self._gone)
+        GalleryImage.objects.bulk_update(self._changed, ["product", "external_id"])
+        if self._new:
+            size = sum(row.byte_size for row in self._new)
+            numbers = self._catalogue.take_numbers(len(self._new), byte_size=size)
+            for row, number in zip(self._new, numbers, strict=True):
+                row.number = number
+            GalleryImage.objects.bulk_create(self._new)
+            tasks.wake(tasks.embed_images, self._catalogue.pk)
+        if self._gone or self._changed:
+            self._catalogue.touch(images=-images, byte_size=-byte_size)
+        if self._new:
+            quotas.check_stored(self._catalogue)
+
+
+def _record_added(
+    catalogue: Catalogue, items: Sequence[NewImage], added: Sequence[Added], by: User | None
+) -> None:
+    created = [one.image for one in added if one.created]
+    replaced = sum(one.replaced for one in added)
+    if created or replaced:
+        audit.record(
+            Action.IMAGE_ADD,
+            created[0] if len(created) == 1 else None,
+            catalogue=catalogue,
+            by=by,
+            count=len(created),
+            ids=audit.ids(created),
+            labels=sorted({item.label for item in items})[:10],
+            replaced=replaced,
+        )
+
+
+def has_already(image: GalleryImage) -> str:
+    """Why a picture was not stored again, for reports."""
+    return f"the product has this picture already (id {image.number})"
+
+
+def add_each(
+    catalogue: Catalogue, uploads: Iterable[Upload], *, by: User | None
+) -> list[Added | RecognitionError]:
+    """Store what can be stored of many uploads: for each, in order, what became of it.
+
+    A picture, label or box that is refused does not stop the others; its error takes its place.
+    Raises LimitReached when too many of the catalogue's images wait already.
+    """
+    backpressure.check_images(catalogue)
+    became: dict[int, Added | RecognitionError] = {}
+    waiting: dict[int, NewImage] = {}
+
+    def store() -> None:
+        try:
+            added = add_images(catalogue, [*waiting.values()], by=by)
+            became.update(zip(waiting, added, strict=True))
+        except RecognitionError as error:
+            if len(waiting) == 1:
+                became.update(dict.fromkeys(waiting, error))
+            else:  # what does not fit together may fit one by one
+                for position, new in waiting.items():
+                    try:
+                        [became[position]] = add_images(catalogue, [new], by=by)
+                    except RecognitionError as reason:
+                        became[position] = reason
+        waiting.clear()
+
+    for position, upload in enumerate(uploads):
+        try:
+            waiting[position] = _load(upload)
+        except RecognitionError as error:
+            became[position] = error
+        held = sum(len(new.picture.data) for new in waiting.values())
+        if len(waiting) >= _CHUNK_IMAGES or held >= _CHUNK_BYTES:
+            store()
+    if waiting:
+        store()
+    return [became[position] for position in sorted(became)]
+
+
+def _load(upload: Upload) -> NewImage:
+    label, external_id = clean_label(upload.label), gallery.clean_external_id(upload.external_id)
+    picture = upload.load()
+    if upload.box is not None:
+        check_box(upload.box, picture.width, picture.height)
+    return NewImage(label, picture, upload.source_name, upload.box, external_id)

@@ -1,0 +1,64 @@
+"""Gallery images wait for a worker once more: those that failed, or all that have a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import transaction
+
+from recognition import tasks
+from recognition.models import Action, Catalogue, GalleryImage, State
+from recognition.models.work import retry as retry_rows
+from recognition.services import audit
+
+
+def retry(images: Iterable[GalleryImage]) -> int:
+    """Try failed images again; returns how many are pending now."""
+    rows = list(images)
+    pending = 0
+    with transaction.atomic():
+        for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in rows}):
+            mine = [row for row in rows if row.catalogue_id == catalogue.pk]
+            if count := retry_rows(mine):
+                tasks.wake(tasks.embed_images, catalogue.pk)
+                audit.record(
+                    Action.IMAGE_RETRY, catalogue=catalogue, count=count, ids=audit.ids(mine)
+                )
+                pending += count
+    return pending
+
+
+def reembed(catalogue: Catalogue) -> int:
+    """Have every image embedded anew, for instance after the crop policy changed.
+
+    Those in the trash too, as soon as they are restored. What came as a vector without a picture
+    keeps its vector. Returns how many images that is.
+    """
+    with transaction.atomic():
+        rows = GalleryImage.everything.filter(catalogue=catalogue).exclude(file="")
+        count = rows.update(state=State.PENDING, error="", attempts=0, lease_until=None)
+        if count:
+            tasks.wake(tasks.embed_images, catalogue.pk)
+            audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
+    return count
+
+
+@transaction.atomic
+def reembed_images(images: Iterable[GalleryImage]) -> int:
+    """`reembed` of some images, of any catalogues; until it is done their old vectors answer.
+
+    Returns how many wait now: what came as a vector without a picture keeps its vector, and what
+    was removed meanwhile is gone.
+    """
+    rows = GalleryImage.objects.filter(pk__in=[image.pk for image in images]).exclude(file="")
+    locked = list(rows.order_by("pk").select_for_update(no_key=True))
+    GalleryImage.objects.filter(pk__in=[row.pk for row in locked]).update(
+        state=State.PENDING, error="", attempts=0, lease_until=None
+    )
+    for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in locked}):
+        mine = [row for row in locked if row.catalogue_id == catalogue.pk]
+        tasks.wake(tasks.embed_images, catalogue.pk)
+        audit.record(
+            Action.IMAGE_REEMBED, catalogue=catalogue, count=len(mine), ids=audit.ids(mine)
+        )
+    return len(locked)

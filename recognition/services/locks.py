@@ -1,0 +1,46 @@
+"""What is locked, in one order everywhere, so that nobody deadlocks.
+
+First the external ids of a catalogue, then rows: products, images, catalogues, users, each by
+primary key. A worker locks images and then the catalogue. A lock holds until the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import connection
+
+from recognition.errors import NotFound
+from recognition.models import Catalogue, Product
+
+_IMAGE_IDS, _PRODUCT_IDS = 0x5EED, 0x5EEE  # classes of our advisory locks
+
+
+def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
+    """Lock living products of a catalogue until the commit, and read them again; in the order of
+    their primary keys. Raises NotFound when one is gone or not of this catalogue."""
+    ids = {product.pk for product in products}
+    rows = list(
+        Product.objects.filter(catalogue=catalogue, pk__in=ids)
+        .order_by("pk")
+        .select_for_update(no_key=True)
+    )
+    if len(rows) != len(ids):
+        missing = min(ids - {row.pk for row in rows})
+        raise NotFound(f"this catalogue has no product {missing}", field="products")
+    return rows
+
+
+def lock_image_ids(catalogue: Catalogue) -> None:
+    """Two calls that both find no image with an external id would otherwise both write it."""
+    _advise(_IMAGE_IDS, catalogue)
+
+
+def lock_product_ids(catalogue: Catalogue) -> None:
+    """Two calls that make products with the same external ids wait in line."""
+    _advise(_PRODUCT_IDS, catalogue)
+
+
+def _advise(what: int, catalogue: Catalogue) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [what, catalogue.pk % 2**31])
