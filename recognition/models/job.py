@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from pathlib import PurePath
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
@@ -24,6 +25,9 @@ class JobQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override] 
 
     def unfinished(self) -> Self:
         return self.filter(state__in=[State.PENDING, State.RUNNING])
+
+    def fail(self, reason: str, **also: Any) -> int:
+        return super().fail(reason, finished_at=timezone.now(), **also)
 
 
 def job_path(job: Job, filename: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -45,6 +45,10 @@ class WorkQuerySet(models.QuerySet[Any]):
         may be the one that kills the workers.
         """
         with transaction.atomic():
+            with connection.cursor() as cursor:
+                # What a crash of the database takes back is only the lease of somebody whose
+                # connection it has ended as well, so nobody waits for the disk.
+                cursor.execute("SET LOCAL synchronous_commit = off")
             rows = list(
                 self.waiting()
                 .order_by("pk")
@@ -55,10 +59,8 @@ class WorkQuerySet(models.QuerySet[Any]):
             given_up: list[Any] = []
             for row in rows:
                 (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
-            self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).update(
-                state=State.FAILED,
-                error=f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here",
-                lease_until=None,
+            self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).fail(
+                f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here"
             )
             self.model._default_manager.filter(pk__in=[row.pk for row in taken]).update(
                 state=State.RUNNING, lease_until=lease, attempts=F("attempts") + 1, error=""
@@ -66,6 +68,10 @@ class WorkQuerySet(models.QuerySet[Any]):
         for row in taken:
             row.state, row.lease_until = State.RUNNING, lease
         return taken
+
+    def fail(self, reason: str, **also: Any) -> int:
+        """End this work without a result; returns how many rows that was."""
+        return self.update(state=State.FAILED, error=reason, lease_until=None, **also)
 
 
 class Work(models.Model):
@@ -100,14 +106,3 @@ class Work(models.Model):
             raise
         else:
             self.set_state(State.DONE)
-
-
-def retry(rows: Sequence[Work] | models.QuerySet[Any]) -> int:
-    """Put failed work back to pending; returns how many rows that was."""
-    ids = [row.pk for row in rows]
-    if not ids:
-        return 0
-    model = type(rows[0])
-    return model._default_manager.filter(pk__in=ids, state=State.FAILED).update(
-        state=State.PENDING, error="", attempts=0, lease_until=None
-    )

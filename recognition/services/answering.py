@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
 from django.utils import timezone
 from psycopg.types.json import Jsonb
 
@@ -20,12 +19,12 @@ from recognition.engine.types import Box, Pixels, Vectors
 from recognition.errors import Conflict, ModelUnavailable, RecognitionError
 from recognition.models import (
     Catalogue,
-    Detection,
     Metric,
     RecognitionQuery,
     State,
     VectorIndex,
 )
+from recognition.search import wire
 from recognition.search.ranking import Ranked, rank
 from recognition.services import bell, files, filtering, workers
 from recognition.services.runtime import get_runtime
@@ -95,7 +94,7 @@ def _batch_size() -> int:
 
 
 def _decode(query: RecognitionQuery) -> _Asked | None:
-    started = time.perf_counter()
+    started, waited = time.perf_counter(), timezone.now() - query.created_at
     try:
         asked = _Asked(query, images.decode(files.read(query.file.name)))
     except RecognitionError as error:
@@ -103,7 +102,7 @@ def _decode(query: RecognitionQuery) -> _Asked | None:
     except OSError:
         _fail([query], "its file is missing or unreadable; ask again")
     else:
-        asked.timings["queue"] = max(0.0, (timezone.now() - query.created_at).total_seconds() * 1e3)
+        asked.timings["queue"] = max(0.0, waited.total_seconds() * 1e3)
         asked.timings["decode"] = (time.perf_counter() - started) * 1e3
         return asked
     return None
@@ -243,7 +242,7 @@ WITH query AS (
         %(queries)s::bigint[], %(versions)s::bigint[], %(feature_models)s::bigint[],
         %(timings)s::jsonb[], %(answered_with)s::jsonb[]
     ) AS answer (id, version, feature_model, timings, answered_with)
-    WHERE query.id = answer.id
+    WHERE query.id = answer.id AND query.lease_until = %(lease)s
     RETURNING query.id
 ), detection AS (
     INSERT INTO recognition_detection (query_id, position, x1, y1, x2, y2, det_score, status)
@@ -272,7 +271,11 @@ LEFT JOIN image ON image.id = match.image_id"""
 
 
 def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
-    """Detections, matches and the end of the work, in one transaction for the whole batch."""
+    """Detections, matches and the end of the work, all at once for questions of one claim.
+
+    Of those that are no longer ours, because the lease ran out and another worker answers them,
+    nothing is written.
+    """
     loaded = {model.name: asdict(model) for model in get_runtime().describe()}
     queries = [
         _query_columns(one, answer, loaded) for one, answer in zip(asked, found, strict=True)
@@ -300,18 +303,9 @@ def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
         columns |= {name: [row[place] for row in rows] for place, name in enumerate(names)}
     columns["product_set"] = sorted({*columns["products"]})
     columns["image_set"] = sorted({*columns["images"]})
-    late = [one.query for one in asked if _may_be_answered(one.query)]
-    with transaction.atomic():
-        if late:
-            Detection.objects.filter(query__in=late).delete()
-        with connection.cursor() as cursor:
-            cursor.execute(_WRITE, columns)
-
-
-def _may_be_answered(query: RecognitionQuery) -> bool:
-    """Whether another worker may have written an answer: an earlier try, or one that began when
-    this lease ran out. What it wrote goes first."""
-    return query.attempts > 0 or query.lease_until is None or query.lease_until < timezone.now()
+    columns["lease"] = asked[0].query.lease_until
+    with wire.cursor() as cursor:
+        cursor.execute(_WRITE, columns)
 
 
 def _query_columns(
@@ -335,6 +329,8 @@ def _query_columns(
 
 
 def _fail(rows: Sequence[RecognitionQuery], reason: str) -> None:
-    RecognitionQuery.objects.filter(pk__in=[row.pk for row in rows]).update(
-        state=State.FAILED, error=reason, lease_until=None
+    """Of questions that were claimed together, those that are still ours (see `_write`)."""
+    ours = RecognitionQuery.objects.filter(
+        pk__in=[row.pk for row in rows], lease_until=rows[0].lease_until
     )
+    ours.update(state=State.FAILED, error=reason, lease_until=None)

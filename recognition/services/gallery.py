@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from recognition import tasks
 from recognition.errors import BadInput, Conflict, NotFound
@@ -38,19 +38,29 @@ def clean_external_id(external_id: str) -> str:
     return external_id
 
 
-@transaction.atomic
 def remove_images(catalogue: Catalogue, images: Iterable[GalleryImage]) -> int:
     """Remove gallery images with their vectors; gone from every answer once this commits.
 
     Products stay, even without images. Returns how many images that was.
     """
+    return len(_remove(catalogue, pk__in=[image.pk for image in images]))
+
+
+def remove_numbers(catalogue: Catalogue, numbers: Iterable[int]) -> tuple[int, list[int]]:
+    """Remove images by vector id; returns how many went and which ids were unknown."""
+    wanted = list(dict.fromkeys(numbers))
+    gone = {row.number for row in _remove(catalogue, number__in=wanted)}
+    return len(gone), [n for n in wanted if n not in gone]
+
+
+@transaction.atomic
+def _remove(catalogue: Catalogue, **which: Any) -> list[GalleryImage]:
+    """Remove the images to which that applies; returns the rows that went."""
     rows = list(
-        GalleryImage.objects.filter(catalogue=catalogue, pk__in=[image.pk for image in images])
-        .order_by("pk")
-        .select_for_update()
+        GalleryImage.objects.filter(catalogue=catalogue, **which).order_by("pk").select_for_update()
     )
     if not rows:
-        return 0
+        return []
     gone = audit.ids(rows)
     images_gone, byte_size = delete(rows)
     catalogue.touch(images=-images_gone, byte_size=-byte_size)
@@ -62,15 +72,7 @@ def remove_images(catalogue: Catalogue, images: Iterable[GalleryImage]) -> int:
         ids=gone,
         numbers=[row.number for row in rows[: audit.MOST_IDS]],
     )
-    return len(rows)
-
-
-def remove_numbers(catalogue: Catalogue, numbers: Iterable[int]) -> tuple[int, list[int]]:
-    """Remove images by vector id; returns how many went and which ids were unknown."""
-    wanted = list(dict.fromkeys(numbers))
-    images = list(GalleryImage.objects.filter(catalogue=catalogue, number__in=wanted))
-    known = {image.number for image in images}
-    return remove_images(catalogue, images), [n for n in wanted if n not in known]
+    return rows
 
 
 def delete(rows: Sequence[GalleryImage]) -> tuple[int, int]:
@@ -91,15 +93,16 @@ def move_images(images: Iterable[GalleryImage], to: Product) -> int:
     """
     ids = [image.pk for image in images]
     lock_products(to.catalogue, [to])
-    named = GalleryImage.objects.filter(pk__in=ids).select_related("product")
-    rows = list(named.order_by("pk").select_for_update(of=("self",)))
+    # Nothing joined: behind a lock that had to be waited for, only the locked row is read again.
+    rows = list(GalleryImage.objects.filter(pk__in=ids).order_by("pk").select_for_update())
     if any(row.catalogue_id != to.catalogue_id for row in rows):
         raise NotFound("an image is not in this product's catalogue", field="images")
     coming = [row for row in rows if row.product_id != to.pk]
     moved = give(coming, to)
     if coming:
         to.catalogue.touch()
-        before = sorted({row.product.label for row in coming})
+        left = Product.everything.filter(pk__in={row.product_id for row in coming})
+        before = sorted(left.values_list("label", flat=True))
         audit.record(
             Action.IMAGE_MOVE,
             to,
@@ -176,17 +179,27 @@ def set_external_id(image: GalleryImage, external_id: str) -> GalleryImage:
     row = GalleryImage.objects.select_for_update().filter(pk=image.pk).first()
     if row is None:
         raise NotFound("the image was removed meanwhile")
-    others = GalleryImage.everything.filter(catalogue=row.catalogue_id).exclude(pk=row.pk)
-    if wanted and (other := others.filter(external_id=wanted).first()):
-        raise Conflict(
-            f"image {other.number} has the external id “{wanted}” already", field="external_id"
-        )
+    _refuse_taken(row, wanted)
     if row.external_id != wanted:
         changes = {"external_id": [row.external_id, wanted]}
-        row.external_id = image.external_id = wanted
-        row.save(update_fields=["external_id"])
+        row.external_id = wanted
+        try:
+            with transaction.atomic():
+                row.save(update_fields=["external_id"])
+        except IntegrityError:  # products are moved here, with theirs, without waiting in that line
+            _refuse_taken(row, wanted)
+            raise
+        image.external_id = wanted
         audit.record(Action.IMAGE_CHANGE, row, catalogue=row.catalogue, changes=changes)
     return image
+
+
+def _refuse_taken(image: GalleryImage, external_id: str) -> None:
+    others = GalleryImage.everything.filter(catalogue=image.catalogue_id).exclude(pk=image.pk)
+    if external_id and (other := others.filter(external_id=external_id).first()):
+        raise Conflict(
+            f"image {other.number} has the external id “{external_id}” already", field="external_id"
+        )
 
 
 @transaction.atomic

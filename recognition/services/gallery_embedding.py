@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from recognition import tasks
 from recognition.models import Action, Catalogue, GalleryImage, State
-from recognition.models.work import retry as retry_rows
 from recognition.services import audit
 
 
 def retry(images: Iterable[GalleryImage]) -> int:
     """Try failed images again; returns how many are pending now."""
-    rows = list(images)
-    pending = 0
-    with transaction.atomic():
-        for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in rows}):
-            mine = [row for row in rows if row.catalogue_id == catalogue.pk]
-            if count := retry_rows(mine):
-                tasks.wake(tasks.embed_images, catalogue.pk)
-                audit.record(
-                    Action.IMAGE_RETRY, catalogue=catalogue, count=count, ids=audit.ids(mine)
-                )
-                pending += count
-    return pending
+    rows = GalleryImage.objects.filter(pk__in=[image.pk for image in images], state=State.FAILED)
+    return _again(rows, Action.IMAGE_RETRY)
 
 
 def reembed(catalogue: Catalogue) -> int:
@@ -43,7 +33,6 @@ def reembed(catalogue: Catalogue) -> int:
     return count
 
 
-@transaction.atomic
 def reembed_images(images: Iterable[GalleryImage]) -> int:
     """`reembed` of some images, of any catalogues; until it is done their old vectors answer.
 
@@ -51,6 +40,12 @@ def reembed_images(images: Iterable[GalleryImage]) -> int:
     was removed meanwhile is gone.
     """
     rows = GalleryImage.objects.filter(pk__in=[image.pk for image in images]).exclude(file="")
+    return _again(rows, Action.IMAGE_REEMBED)
+
+
+@transaction.atomic
+def _again(rows: QuerySet[GalleryImage], action: Action) -> int:
+    """Have a worker take these once more; returns how many that is."""
     locked = list(rows.order_by("pk").select_for_update(no_key=True))
     GalleryImage.objects.filter(pk__in=[row.pk for row in locked]).update(
         state=State.PENDING, error="", attempts=0, lease_until=None
@@ -58,7 +53,5 @@ def reembed_images(images: Iterable[GalleryImage]) -> int:
     for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in locked}):
         mine = [row for row in locked if row.catalogue_id == catalogue.pk]
         tasks.wake(tasks.embed_images, catalogue.pk)
-        audit.record(
-            Action.IMAGE_REEMBED, catalogue=catalogue, count=len(mine), ids=audit.ids(mine)
-        )
+        audit.record(action, catalogue=catalogue, count=len(mine), ids=audit.ids(mine))
     return len(locked)

@@ -36,9 +36,9 @@ def change(
     The metric is in the very next answer. What else is asked for is built by the next round that
     looks after indexes; until then the index that is there answers. Raises BadInput.
     """
-    Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+    locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     spaces = VectorIndex.objects.select_related("feature_model").select_for_update(of=("self",))
-    space = spaces.get(pk=catalogue.require_index().pk)
+    space = spaces.get(pk=locked.require_index().pk)
     wanted = {"metric": metric, "index_type": index_type, **given}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     changes = audit.differences({name: getattr(space, name) for name in wanted}, wanted)
@@ -57,8 +57,8 @@ def start_rebuild(catalogue: Catalogue, *, by: User | None) -> Job:
     While such a job is unfinished, that job comes back. Raises LimitReached when too many jobs run.
     """
     with transaction.atomic():
-        Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
-        space = catalogue.require_index()
+        locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
+        space = locked.require_index()
         rebuilding = Job.objects.filter(
             catalogue=catalogue, kind=Job.Kind.REBUILD, options={_SPACE: space.pk}
         )

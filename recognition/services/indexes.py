@@ -243,16 +243,16 @@ def set_type(
 
     What is None stays as it is. Raises BadInput for values pgvector does not take.
     """
-    given = {
+    wanted = {
         "index_type": IndexType(index_type),
         "m": m,
         "ef_construction": ef_construction,
         "lists": lists,
         "recall_target": recall_target,
     }
+    given = {name: value for name, value in wanted.items() if value is not None}
     for name, value in given.items():
-        if value is not None:
-            setattr(space, name, value)
+        setattr(space, name, value)
     for name in ("m", "ef_construction", "lists", "recall_target"):
         column = VectorIndex._meta.get_field(name)
         value = getattr(space, name)

@@ -151,9 +151,9 @@ def embed_into(
 ) -> dict[int, str]:
     """Give images that are embedded already their vectors in another space of their catalogue, too.
 
-    Same crops, another network; nothing of the images changes. `before` is called first thing in
-    the transaction that stores them; what it raises stops it. Returns, by image id, why an image
-    could not be embedded. Raises ModelUnavailable.
+    Same crops, another network; nothing of the images changes. One that got another box meanwhile
+    is left out. `before` is called first thing in the transaction that stores them; what it raises
+    stops it. Returns, by image id, why an image could not be embedded. Raises ModelUnavailable.
     """
     failed: dict[int, str] = {}
     pictures: list[tuple[GalleryImage, Pixels]] = []
@@ -192,9 +192,22 @@ def _embed_into(
         )
     with transaction.atomic():
         before()
+        there = _as_seen([image for image, _ in pictures])
+        keep = [position for position, crop in enumerate(crops) if crop.image.pk in there]
         search.store(
-            space, [crop.image.pk for crop in crops], [crop.view for crop in crops], vectors
+            space,
+            [crops[position].image.pk for position in keep],
+            [crops[position].view for position in keep],
+            vectors[keep],
         )
+
+
+def _as_seen(rows: Sequence[GalleryImage]) -> set[int]:
+    """Lock embedded images until the commit; the ids of those that have the box they had."""
+    boxes = {row.pk: (row.box, row.box_source) for row in rows}
+    images = GalleryImage.objects.filter(pk__in=boxes, state=State.DONE).order_by("pk")
+    locked = images.select_for_update(no_key=True).values_list("pk", "box", "box_source")
+    return {pk for pk, *box in locked if tuple(box) == boxes[pk]}
 
 
 def views(catalogue: Catalogue) -> list[View]:
@@ -286,7 +299,11 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
         )
         catalogue.touch()
         # Behind the catalogue's lock: another network may have been chosen while this one worked.
-        if not Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
+        if Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
+            # What is beside it may be of another box; `model_switch` embeds what is missing there.
+            for beside in catalogue.spaces.exclude(pk=catalogue.index_id):
+                search.keep_views(beside, list(there), [])
+        else:
             GalleryImage.objects.filter(pk__in=there).update(state=State.PENDING)
             tasks.wake(tasks.embed_images, catalogue.pk)
 
@@ -297,4 +314,4 @@ def _fail(rows: Sequence[GalleryImage], reason: str) -> None:
     ours = GalleryImage.objects.filter(
         pk__in=[row.pk for row in rows], lease_until=rows[0].lease_until
     )
-    ours.update(state=State.FAILED, error=reason, lease_until=None)
+    ours.fail(reason)

@@ -2,8 +2,8 @@
 
 A catalogue has one search space for each network its images were embedded with, and one of them,
 `Catalogue.index`, answers. So the new network is tried without anybody noticing, and both the
-switch and the way back are one row changed. New images are embedded into the answering space only;
-the switch refuses until they are in the other one as well.
+switch and the way back are one row changed. New images, and those that got another box, are
+embedded into the answering space only; the switch refuses until they are in the other one as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q
-from django.utils import timezone
 
 from recognition import search, tasks
 from recognition.engine.types import Pixels, Vectors
@@ -253,20 +252,16 @@ def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
 
     Raises NotFound, and Conflict for the network that answers.
     """
-    locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     space = space_of(catalogue, feature_model)
+    # What a job works on is locked in this order: the job, images, their catalogue.
+    _jobs(space).unfinished().fail("the search space was dropped")
+    locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     if space.pk == locked.index_id:
         raise Conflict(
             f"the catalogue “{catalogue}” answers with {feature_model}; switch to another network "
             "first",
             field="feature_model",
         )
-    _jobs(space).unfinished().update(
-        state=State.FAILED,
-        error="the search space was dropped",
-        lease_until=None,
-        finished_at=timezone.now(),
-    )
     removed = search.remove_space(space)
     audit.record(
         Action.CATALOGUE_CHANGE,

@@ -69,15 +69,15 @@ def split(product: Product, images: Iterable[GalleryImage], label: str, **fields
     ids = {image.pk for image in images}
     if not ids:
         raise BadInput("name the images that the new product gets", field="images")
-    values = {"is_active": product.is_active} | product_fields.clean({"label": label, **fields})
-    lock_products(catalogue, [product])
+    values = product_fields.clean({"label": label, **fields})
+    [whole] = lock_products(catalogue, [product])
     rows = list(
-        GalleryImage.objects.filter(product=product, pk__in=ids).order_by("pk").select_for_update()
+        GalleryImage.objects.filter(product=whole, pk__in=ids).order_by("pk").select_for_update()
     )
     if len(rows) != len(ids):
         missing = min(ids - {row.pk for row in rows})
         raise NotFound(f"the product has no image {missing}", field="images")
-    made = products.insert(catalogue, values)
+    made = products.insert(catalogue, {"is_active": whole.is_active} | values)
     GalleryImage.objects.filter(pk__in=ids).update(product=made)
     catalogue.touch()
     audit.record(
@@ -85,8 +85,8 @@ def split(product: Product, images: Iterable[GalleryImage], label: str, **fields
         made,
         catalogue=catalogue,
         changes=audit.differences(product_fields.blank(), product_fields.values(made)),
-        of=product.pk,
-        of_label=product.label,
+        of=whole.pk,
+        of_label=whole.label,
         images=len(rows),
         ids=audit.ids(rows),
     )

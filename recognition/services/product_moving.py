@@ -52,7 +52,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     )
     _refuse_taken(rows, images, to)
     _let_go(ids)
-    along = _see_alike(source, to)
+    along = _eyes(source) == _eyes(to)
     if not along and any(not image.file for image in images):
         raise Conflict(
             f"some images came as vectors without pictures, and “{to.name}” would have to embed "
@@ -123,16 +123,12 @@ def _let_go(product_ids: Sequence[int]) -> None:
     JobLine.objects.filter(image__in=images).update(image=None)
 
 
-def _see_alike(one: Catalogue, other: Catalogue) -> bool:
-    """Whether both make the same vectors of a picture."""
-
-    def eyes(catalogue: Catalogue) -> tuple[object, ...]:
-        model = catalogue.require_index().feature_model_id
-        if catalogue.crop_policy == CropPolicy.WHOLE:
-            return model, catalogue.crop_policy
-        return model, catalogue.crop_policy, catalogue.detector, catalogue.det_threshold
-
-    return eyes(one) == eyes(other)
+def _eyes(catalogue: Catalogue) -> tuple[object, ...]:
+    """What a catalogue sees a picture with; the same eyes make the same vectors of it."""
+    model = catalogue.require_index().feature_model_id
+    if catalogue.crop_policy == CropPolicy.WHOLE:
+        return model, catalogue.crop_policy
+    return model, catalogue.crop_policy, catalogue.detector, catalogue.det_threshold
 
 
 def _move_vectors(
@@ -169,7 +165,11 @@ def _move_rows(
     quotas.check_stored(to)
     # Behind the locks of both: another network may have been chosen a moment ago.
     for catalogue in (source, to):
-        if not Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
-            raise TryAgain(f"“{catalogue.name}” switched to another network; move them again")
+        if _eyes(Catalogue.objects.select_related("index").get(pk=catalogue.pk)) != _eyes(
+            catalogue
+        ):
+            raise TryAgain(
+                f"“{catalogue.name}” got another network or crops otherwise now; move them again"
+            )
     if any(image.state == State.PENDING for image in images):
         tasks.wake(tasks.embed_images, to.pk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,11 +205,14 @@ def _taken(product: Product, error: IntegrityError) -> Conflict:
     raise error
 
 
-def bulk_upsert(catalogue: Catalogue, items: Sequence[Mapping[str, Any]]) -> list[Upserted]:
+def bulk_upsert(
+    catalogue: Catalogue, items: Sequence[Mapping[str, Any]], *, add_to: Collection[str] = ()
+) -> list[Upserted]:
     """Make or change products by their `external_id`; for each item, in order, what became of it.
 
     An item holds `external_id` and any other fields; a new product needs a `label`. Fields that are
-    not given stay as they are. An item that is refused does not stop the others and writes nothing.
+    not given stay as they are, and what is in the maps of `add_to` (`names`, `attributes`) unless
+    it is given. An item that is refused does not stop the others and writes nothing.
     """
     became: dict[int, Upserted] = {}
     wanted: dict[int, dict[str, Any]] = {}
@@ -229,12 +232,15 @@ def bulk_upsert(catalogue: Catalogue, items: Sequence[Mapping[str, Any]]) -> lis
         except RecognitionError as error:
             became[position] = Upserted(None, error=error)
     with transaction.atomic():
-        _upsert(catalogue, wanted, became)
+        _upsert(catalogue, wanted, became, add_to)
     return [became[position] for position in range(len(items))]
 
 
 def _upsert(
-    catalogue: Catalogue, wanted: Mapping[int, dict[str, Any]], became: dict[int, Upserted]
+    catalogue: Catalogue,
+    wanted: Mapping[int, dict[str, Any]],
+    became: dict[int, Upserted],
+    add_to: Collection[str],
 ) -> None:
     lock_product_ids(catalogue)
     external_ids = [values["external_id"] for values in wanted.values()]
@@ -252,7 +258,7 @@ def _upsert(
     rows = {row.external_id: row for row in living.order_by("pk").select_for_update(no_key=True)}
     for position, values in wanted.items():
         if position not in became:
-            became[position] = _changed(rows.get(values["external_id"]), values)
+            became[position] = _changed(rows.get(values["external_id"]), values, add_to)
     done = [one for one in became.values() if one.created or one.changed]
     if done:
         catalogue.touch()
@@ -294,10 +300,17 @@ def _made(
         return Upserted(None, error=error)
 
 
-def _changed(product: Product | None, values: Mapping[str, Any]) -> Upserted:
+def _changed(
+    product: Product | None, values: Mapping[str, Any], add_to: Collection[str]
+) -> Upserted:
     if product is None:
         return Upserted(None, error=NotFound("the product was removed a moment ago"))
+    maps = {
+        name: {**getattr(product, name), **value}
+        for name, value in values.items()
+        if name in add_to
+    }
     try:
-        return Upserted(product, written=_change(product, values))
+        return Upserted(product, written=_change(product, {**values, **product_fields.clean(maps)}))
     except RecognitionError as error:
         return Upserted(None, error=error)

@@ -50,6 +50,8 @@ def create(
 
 @transaction.atomic
 def revoke(token: ApiToken) -> None:
-    """It opens nothing from now on."""
-    audit.record(Action.TOKEN_REVOKE, token, catalogue=None, by=token.user)
-    token.delete()
+    """It opens nothing from now on; revoked already, nothing happens."""
+    row = ApiToken.objects.select_for_update().filter(pk=token.pk).first()
+    if row is not None:
+        audit.record(Action.TOKEN_REVOKE, row, catalogue=None, by=row.user)
+        row.delete()

@@ -11,8 +11,9 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from recognition import tasks
+from recognition.errors import ModelUnavailable
 from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import queries, recovery
+from recognition.services import answering, queries, recovery
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -98,3 +99,30 @@ def test_expired_sessions_are_forgotten():
         session.save()
     tasks.purge_sessions()
     assert Session.objects.get().expire_date > timezone.now()
+
+
+@pytest.mark.parametrize("ends", ["answered", "failed"])
+def test_who_was_too_slow_leaves_the_answer_of_another_worker_alone(
+    catalogue, stub_engine, run_tasks, monkeypatch, ends
+):
+    factories.add(catalogue, "tea", 1)
+    with run_tasks():
+        recovery.resume()
+    query = queries.submit(catalogue, factories.picture(1), by=None)
+    real = answering._search
+    first: list[tuple[int, ...]] = []
+
+    def too_slow(asked):
+        monkeypatch.setattr(answering, "_search", real)
+        RecognitionQuery.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        answering.answer_waiting()  # the other worker
+        first.append(tuple(query.detections.values_list("pk", flat=True)))
+        if ends == "failed":
+            raise ModelUnavailable("the network went away")
+        return real(asked)
+
+    monkeypatch.setattr(answering, "_search", too_slow)
+    answering.answer_waiting()
+    query.refresh_from_db()
+    assert (query.state, query.error) == (State.DONE, "")
+    assert first == [tuple(query.detections.values_list("pk", flat=True))] and first[0]

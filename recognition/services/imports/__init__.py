@@ -23,12 +23,11 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
-from django.utils import timezone
 from django.utils.translation import gettext
 
 from recognition import tasks
 from recognition.errors import BadInput, TooLarge
-from recognition.models import Action, Catalogue, GalleryImage, Job, Product, State, User
+from recognition.models import Action, Catalogue, GalleryImage, Job, Product, User
 from recognition.models.job import LOCAL_PATH, job_path
 from recognition.services import (
     audit,
@@ -164,11 +163,7 @@ def start_here(
             jobs.forget_errors(job)
             job.refresh_from_db()
             return job
-    mine.update(
-        state=State.FAILED,
-        error="interrupted, and its source has changed since",
-        finished_at=timezone.now(),
-    )
+    mine.fail("interrupted, and its source has changed since")
     with transaction.atomic():
         job = Job.objects.create(
             catalogue=catalogue,

@@ -41,10 +41,11 @@ def describe(catalogue: Catalogue, good: Sequence[Checked], within: Within) -> N
 def _by_external_id(catalogue: Catalogue, lines: Sequence[Checked], within: Within) -> None:
     ids = {one.product["external_id"] for one in lines}
     labels = {label for one in lines for label in (one.label, one.line.other_label) if label}
-    known = {
-        product.external_id: product
-        for product in Product.objects.filter(catalogue=catalogue, external_id__in=ids)
-    }
+    known = set(
+        Product.objects.filter(catalogue=catalogue, external_id__in=ids).values_list(
+            "external_id", flat=True
+        )
+    )
     owners = dict(
         Product.objects.filter(catalogue=catalogue, label__in=labels).values_list(
             "label", "external_id"
@@ -65,14 +66,13 @@ def _by_external_id(catalogue: Catalogue, lines: Sequence[Checked], within: With
             continue  # `_by_label` writes it
         if one.label:
             owners.setdefault(one.label, external_id)
-        _merge(items, one, known.get(external_id))
+        _merge(items, one)
         asked.append(one)
     if not items:
         return
     with within():
-        became = dict(
-            zip(items, products.bulk_upsert(catalogue, list(items.values())), strict=True)
-        )
+        upserts = products.bulk_upsert(catalogue, list(items.values()), add_to=_MAPS)
+        became = dict(zip(items, upserts, strict=True))
     for one in asked:
         upserted = became[one.product["external_id"]]
         if upserted.error is not None or upserted.product is None:
@@ -89,13 +89,13 @@ def _label(one: Checked, external_id: str, named: bool, owners: dict[str, str]) 
     return other if other and (one.label or not named) else one.label
 
 
-def _merge(items: dict[str, dict[str, Any]], one: Checked, known: Product | None) -> None:
+def _merge(items: dict[str, dict[str, Any]], one: Checked) -> None:
     """Several lines of a chunk may tell about one product; later ones win."""
     external_id = one.product["external_id"]
     item = items.setdefault(external_id, {})
     for name, value in one.product.items():
         if name in _MAPS:
-            item[name] = {**item.get(name, getattr(known, name, {})), **value}
+            item[name] = {**item.get(name, {}), **value}
         else:
             item[name] = value
     if one.label:
