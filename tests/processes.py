@@ -9,11 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from secrets import randbelow
+from threading import Event
+from typing import TypeVar
 
-from django.db import connection
+from django.db import connection, transaction
+
+Waited = TypeVar("Waited")
 
 
 def environment(settings) -> dict[str, str]:
@@ -56,6 +61,30 @@ def somebody_waits() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
         return bool(cursor.fetchone()[0])
+
+
+def behind(first: Callable[[], object], second: Callable[[], Waited]) -> Waited:
+    """Do `second` while a transaction with `first` in it is open, which commits once `second` waits
+    for it; returns what `second` does."""
+    done = Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                first()
+                done.set()
+                until(somebody_waits)
+        finally:
+            done.set()
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        try:
+            assert done.wait(60)
+            return second()
+        finally:
+            held.result()
 
 
 class Workers:

@@ -301,7 +301,7 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
         # Behind the catalogue's lock: another network may have been chosen while this one worked.
         if Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
             # What is beside it may be of another box; `model_switch` embeds what is missing there.
-            for beside in catalogue.spaces.exclude(pk=catalogue.index_id):
+            for beside in catalogue.spaces.exclude(pk=catalogue.require_index().pk):
                 search.keep_views(beside, list(there), [])
         else:
             GalleryImage.objects.filter(pk__in=there).update(state=State.PENDING)

@@ -1,7 +1,8 @@
 """What is locked, in one order everywhere, so that nobody deadlocks.
 
-First the external ids of a catalogue, then rows: products, images, catalogues, users, each by
-primary key. A worker locks images and then the catalogue. A lock holds until the commit.
+First the job that is worked on, then the external ids of a catalogue, then rows: products, images,
+catalogues, users, each by primary key. A worker locks images and then the catalogue. A lock holds
+until the commit.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
     Raises NotFound, and Conflict for the network that answers.
     """
     space = space_of(catalogue, feature_model)
-    # What a job works on is locked in this order: the job, images, their catalogue.
+    # Before the catalogue is locked: whoever works on a job has the job first, the catalogue last.
     _jobs(space).unfinished().fail("the search space was dropped")
     locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     if space.pk == locked.index_id:

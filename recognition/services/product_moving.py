@@ -165,9 +165,8 @@ def _move_rows(
     quotas.check_stored(to)
     # Behind the locks of both: another network may have been chosen a moment ago.
     for catalogue in (source, to):
-        if _eyes(Catalogue.objects.select_related("index").get(pk=catalogue.pk)) != _eyes(
-            catalogue
-        ):
+        now = Catalogue.objects.select_related("index").get(pk=catalogue.pk)
+        if _eyes(now) != _eyes(catalogue):
             raise TryAgain(
                 f"“{catalogue.name}” got another network or crops otherwise now; move them again"
             )

@@ -41,6 +41,14 @@ def test_chosen(manager, url, catalogue):
     assert entry.changes["index_type"] == ["HNSW32", "IVF"]
 
 
+def test_what_nobody_chose_stays_as_another_chose_it(catalogue):
+    seen_before = VectorIndex.objects.get()
+    indexes.set_type(catalogue.require_index(), IndexType.HNSW32, m=32, recall_target=0.9)
+    indexes.set_type(seen_before, IndexType.HNSW32, ef_construction=300)
+    space = VectorIndex.objects.get()
+    assert (space.m, space.ef_construction, space.recall_target) == (32, 300, 0.9)
+
+
 def test_another_metric_says_the_same_in_other_words(manager, url, catalogue):
     manager.patch(url(), {"rec_threshold": 0.6}, format="json")
     assert manager.patch(url("index"), {"metric": "L2"}, format="json").json()["metric"] == "L2"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
-from django.db import connection, transaction
 
 from recognition.services import index_jobs
 from tests import factories, processes
@@ -73,30 +70,11 @@ def test_removing_needs_the_version_too(editor, url, product):
 def test_who_waited_for_another_sees_what_that_one_did_to_the_index(manager, url, catalogue):
     """The index is a row of its own beside the catalogue's, which is the one that is locked."""
     seen = manager.get(url())["ETag"]
-    changed, may_end = threading.Event(), threading.Event()
-
-    def other() -> None:
-        try:
-            with transaction.atomic():
-                index_jobs.change(catalogue, metric="L2")
-                changed.set()
-                assert may_end.wait(60)
-        finally:
-            connection.close()
-
-    def end_when_we_wait() -> None:
-        try:
-            processes.until(processes.somebody_waits)
-        finally:
-            may_end.set()
-            connection.close()
-
-    threads = [threading.Thread(target=other), threading.Thread(target=end_when_we_wait)]
-    threads[0].start()
-    assert changed.wait(60)
-    threads[1].start()
-    late = manager.patch(url(), {"metric": "cosine"}, format="json", headers={"If-Match": seen})
-    for thread in threads:
-        thread.join()
+    late = processes.behind(
+        lambda: index_jobs.change(catalogue, metric="L2"),
+        lambda: manager.patch(
+            url(), {"metric": "cosine"}, format="json", headers={"If-Match": seen}
+        ),
+    )
     assert late.status_code == 412
     assert manager.get(url()).json()["metric"] == "L2"

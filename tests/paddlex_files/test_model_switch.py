@@ -20,7 +20,15 @@ from recognition.models import (
     VectorIndex,
     View,
 )
-from recognition.services import gallery, index_files, indexing, jobs, model_switch
+from recognition.services import (
+    gallery,
+    index_files,
+    index_jobs,
+    indexes,
+    indexing,
+    jobs,
+    model_switch,
+)
 from recognition.services.model_switch import Question
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
@@ -321,3 +329,63 @@ def test_a_switch_of_this_moment_is_known(embedded):
     model_switch.switch(embedded, "other_rec", by=None)
     with pytest.raises(Conflict, match="uses other_rec already"):
         model_switch.start(seen_before, "other_rec", by=None)
+
+
+def test_a_switch_of_this_moment_has_the_index_that_is_meant(embedded):
+    reembed(embedded)
+    seen_before = Catalogue.objects.select_related("index__feature_model").get(pk=embedded.pk)
+    model_switch.switch(embedded, "other_rec", by=None)
+    assert index_jobs.change(seen_before, m=32) == embedded.index
+    assert index_jobs.start_rebuild(seen_before, by=None).options == {"space": embedded.index_id}
+
+
+def test_another_box_is_embedded_by_the_other_network_too_before_that_answers(embedded):
+    reembed(embedded)
+    space, image = model_switch.space_of(embedded, "other_rec"), embedded.images.get(number=3)
+    before = indexes.vector_of(space, image)
+    gallery.set_box(image, [2, 2, 20, 20])
+    indexing.embed_waiting(embedded.pk)
+    with pytest.raises(Conflict, match="1 images have no vector of other_rec"):
+        model_switch.switch(embedded, "other_rec", by=None)
+    reembed(embedded)
+    model_switch.switch(embedded, "other_rec", by=None)
+    assert np.abs(indexes.vector_of(space, image) - before).max() > 0.1
+
+
+def test_a_box_drawn_while_the_other_network_is_at_work_is_not_missed(embedded, monkeypatch):
+    image, real = embedded.images.get(number=3), indexing._crops
+
+    def draw_meanwhile(*args, **how):
+        monkeypatch.setattr(indexing, "_crops", real)
+        crops = real(*args, **how)
+        gallery.set_box(image, [2, 2, 20, 20])
+        indexing.embed_waiting(embedded.pk)
+        return crops
+
+    monkeypatch.setattr(indexing, "_crops", draw_meanwhile)
+    job = reembed(embedded)
+    assert (job.state, job.total, job.done, job.failed) == (State.DONE, 12, 11, 0)
+    with pytest.raises(Conflict, match="1 images have no vector of other_rec"):
+        model_switch.switch(embedded, "other_rec", by=None)
+    assert reembed(embedded).done == 12
+    model_switch.switch(embedded, "other_rec", by=None)
+
+
+def test_the_old_box_answers_after_a_switch_too_until_the_new_one_is_embedded(
+    embedded, monkeypatch
+):
+    reembed(embedded)
+    gallery.set_box(embedded.images.get(number=3), [2, 2, 20, 20])
+    real = indexing._finish
+
+    def switch_first(*args):
+        monkeypatch.setattr(indexing, "_finish", real)
+        model_switch.switch(embedded, "other_rec", by=None)
+        return real(*args)
+
+    monkeypatch.setattr(indexing, "_finish", switch_first)
+    for _ in range(2):
+        indexing.embed_waiting(embedded.pk)
+        assert len(vectors(embedded.index)) == 12
+    with pytest.raises(Conflict, match="1 images have no vector of stub_rec"):
+        model_switch.switch(embedded, "stub_rec", by=None)

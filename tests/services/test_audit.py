@@ -15,7 +15,7 @@ from django.urls import resolve
 
 from recognition.errors import Conflict
 from recognition.middleware import ActorMiddleware
-from recognition.models import Action, AuditEntry, GalleryImage, Job, Source, State
+from recognition.models import Action, ApiToken, AuditEntry, GalleryImage, Job, Source, State
 from recognition.services import (
     audit,
     catalogues,
@@ -317,3 +317,18 @@ def test_many_products_say_what_each_was_before(catalogue):
     [(pk, each)] = newest().details["each"].items()
     assert (pk, each["sku"]) == (str(a.pk), ["", "1"])
     assert len(each["description"][1]) < 300
+
+
+def test_only_what_is_tried_again_is_named(catalogue):
+    failed, waiting = factories.add(catalogue, "tea", 1), factories.add(catalogue, "tea", 2)
+    failed.set_state(State.FAILED, error="x")
+    assert gallery_embedding.retry([failed, waiting]) == 1
+    assert (newest().count, newest().details["ids"]) == (1, [failed.pk])
+
+
+def test_a_token_is_revoked_once(user):
+    token, _ = tokens.create(user, "till")
+    same = ApiToken.objects.get(pk=token.pk)
+    tokens.revoke(token)
+    tokens.revoke(same)
+    assert AuditEntry.objects.filter(action=Action.TOKEN_REVOKE).count() == 1

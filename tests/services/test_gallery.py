@@ -6,9 +6,15 @@ import pytest
 from django.core.files.storage import default_storage
 
 from recognition.errors import BadInput, Conflict
-from recognition.models import Embedding, GalleryImage, Product, State
-from recognition.services import gallery, gallery_adding, gallery_embedding, products
-from tests import factories
+from recognition.models import Action, AuditEntry, Embedding, GalleryImage, Product, State
+from recognition.services import (
+    gallery,
+    gallery_adding,
+    gallery_embedding,
+    product_moving,
+    products,
+)
+from tests import factories, processes
 
 pytestmark = pytest.mark.django_db
 
@@ -171,3 +177,43 @@ def test_adding_many_costs_as_many_statements_as_one(catalogue, django_assert_ma
     ]
     with django_assert_max_num_queries(14):
         gallery_adding.add_images(catalogue, new, by=catalogue.owner)
+
+
+# --- At the same moment ---------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_move_an_image_the_second_decides(catalogue):
+    image = factories.add(catalogue, "tea", 1)
+    green, red = (products.create(catalogue, label) for label in ("green tea", "red tea"))
+    moved = processes.behind(
+        lambda: gallery.move_images([image], green), lambda: gallery.move_images([image], red)
+    )
+    assert moved == 1
+    assert red.images.get() == image
+    entry = AuditEntry.objects.filter(action=Action.IMAGE_MOVE).first()
+    assert entry.changes == {"label": ["green tea", "red tea"]}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_remove_an_image_the_second_is_told_that_there_is_none(catalogue):
+    first, second = factories.add(catalogue, "tea", 1), factories.add(catalogue, "tea", 2)
+    numbers = [first.number, second.number]
+    removed = processes.behind(
+        lambda: gallery.remove_images(catalogue, [first]),
+        lambda: gallery.remove_numbers(catalogue, numbers),
+    )
+    assert removed == (1, numbers[:1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_id_that_a_product_brings_along_from_elsewhere_is_taken(catalogue):
+    elsewhere = factories.catalogue(owner=catalogue.owner)
+    moving = factories.add(elsewhere, "coffee", 1, external_id="1")
+    image = factories.add(catalogue, "tea", 2)
+    with pytest.raises(Conflict, match="image 1 has the external id “1” already"):
+        processes.behind(
+            lambda: product_moving.move([moving.product], catalogue),
+            lambda: gallery.set_external_id(image, "1"),
+        )
+    assert image.external_id == ""

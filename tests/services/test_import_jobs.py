@@ -176,6 +176,18 @@ class TestResume:
 
 
 @pytest.mark.django_db
+def test_a_job_that_is_given_up_has_ended_so_its_file_goes_too(catalogue, settings):
+    imports.start(catalogue, packed({"gallery.txt": "a.png tea\n"}), by=None)
+    for _ in range(settings.SHITU_MAX_ATTEMPTS):
+        assert Job.objects.all().claim(1)
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert Job.objects.all().claim(1) == []
+    job = Job.objects.get()
+    assert job.state == State.FAILED and "stopped 3 times" in job.error
+    assert job.finished_at is not None
+
+
+@pytest.mark.django_db
 def test_files_of_old_jobs_go_and_their_reports_stay(
     catalogue, media, django_capture_on_commit_callbacks
 ):

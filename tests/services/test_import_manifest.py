@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recognition.errors import RecognitionError
+from recognition.services import products
 from recognition.services.imports import columns, manifest
 from recognition.services.imports.lines import Line
 from recognition.services.imports.places import Nowhere
@@ -100,6 +101,23 @@ def test_fields_are_added_to_what_is_known(catalogue):
     assert (product.category, product.attributes) == ("drinks", {"a": 1, "b": 2})
     catalogue.refresh_from_db()
     assert catalogue.version > version  # the next answer shows it
+
+
+@pytest.mark.django_db
+def test_they_are_added_to_what_somebody_else_writes_meanwhile(catalogue, monkeypatch):
+    tea = products.create(catalogue, "tea", external_id="1", attributes={"a": 1})
+    real = products.bulk_upsert
+
+    def behind_a_change(*args, **how):
+        products.change(tea, names={"de": "Tee"}, attributes={"a": 2, "c": 3})
+        return real(*args, **how)
+
+    monkeypatch.setattr(products, "bulk_upsert", behind_a_change)
+    rows = b"label,external_id,names.en,attributes.b\ntea,1,tea,2\ntea,1,,4\n"
+    imported(catalogue, io.BytesIO(rows), "list.csv")
+    tea.refresh_from_db()
+    assert tea.names == {"de": "Tee", "en": "tea"}
+    assert tea.attributes == {"a": 2, "c": 3, "b": 4}
 
 
 @pytest.mark.django_db

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recognition import languages
-from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
+from recognition.errors import BadInput, Conflict, NotFound, RecognitionError, TryAgain
 from recognition.models import (
+    AuditEntry,
     Catalogue,
     Embedding,
     GalleryImage,
@@ -257,6 +258,26 @@ def test_a_thousand_items_cost_few_statements_each(catalogue, django_assert_max_
         products.bulk_upsert(catalogue, items)
 
 
+def test_bulk_upsert_adds_to_maps_where_that_is_asked_for(catalogue):
+    known = {"names": {"en": "tea"}, "attributes": {"a": 1, "b": 1}}
+    products.create(catalogue, "tea", external_id="1", **known)
+    item = {"external_id": "1", "names": {"de": "Tee"}, "attributes": {"b": 2}}
+    products.bulk_upsert(catalogue, [item], add_to=["names", "attributes"])
+    tea = of(catalogue, "tea")
+    assert (tea.names, tea.attributes) == ({"en": "tea", "de": "Tee"}, {"a": 1, "b": 2})
+    products.bulk_upsert(catalogue, [item])
+    tea.refresh_from_db()
+    assert (tea.names, tea.attributes) == ({"de": "Tee"}, {"b": 2})
+
+
+def test_what_is_too_much_together_is_refused(catalogue):
+    products.create(catalogue, "tea", external_id="1", attributes={f"a{n}": n for n in range(150)})
+    item = {"external_id": "1", "attributes": {f"b{n}": n for n in range(150)}}
+    [became] = products.bulk_upsert(catalogue, [item], add_to=["attributes"])
+    assert (became.error.code, became.error.field) == ("bad_input", "attributes")
+    assert len(of(catalogue, "tea").attributes) == 150
+
+
 # --- Merge and split ------------------------------------------------------------------------------
 
 
@@ -329,6 +350,14 @@ def test_splitting_needs_images_of_the_product(stocked):
     assert tea.images.count() == 2
 
 
+def test_what_is_split_off_is_as_the_product_is_now(stocked):
+    seen_before = of(stocked, "coffee")
+    products.change(of(stocked, "coffee"), label="mocha", is_active=False)
+    made = product_merging.split(seen_before, seen_before.images.all()[:1], "espresso")
+    assert not made.is_active
+    assert AuditEntry.objects.first().details["of_label"] == "mocha"
+
+
 # --- Move to another catalogue --------------------------------------------------------------------
 
 
@@ -358,6 +387,29 @@ def test_where_pictures_are_cropped_otherwise_they_are_embedded_anew(stocked, as
         (other.index_id, 0),
         (other.index_id, 1),
     }
+
+
+@pytest.mark.parametrize("which", ["source", "to"])
+@pytest.mark.parametrize(
+    "change", [{"crop_policy": "both"}, {"detector": "other"}, {"det_threshold": 0.9}]
+)
+def test_a_catalogue_that_begins_to_crop_otherwise_has_them_moved_again(
+    catalogue, monkeypatch, which, change
+):
+    there = factories.catalogue(owner=catalogue.owner)
+    Catalogue.objects.update(crop_policy="main_body", detector="stub_det")
+    image = factories.add(catalogue, "tea", 1)
+    real = product_moving._move_vectors
+
+    def change_meanwhile(images, source, to, along):
+        changed = {"source": source, "to": to}[which]
+        Catalogue.objects.filter(pk=changed.pk).update(**change)
+        real(images, source, to, along)
+
+    monkeypatch.setattr(product_moving, "_move_vectors", change_meanwhile)
+    with pytest.raises(TryAgain):
+        product_moving.move([image.product], there)
+    assert not there.images.exists()
 
 
 def test_a_vector_without_a_picture_moves_only_where_it_serves(stocked):
