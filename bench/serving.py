@@ -163,8 +163,9 @@ def thresholds(all_boxes: Target, objects: int) -> list[float]:
     return found
 
 
-def alike(ours: Target, peer: Target) -> dict[str, float]:
-    """Objects a picture on each side, and how alike the best matches of equal boxes are."""
+def alike(ours: Target, peer: Target) -> dict[str, float | None]:
+    """Objects a picture on each side, and how alike the best matches of equal boxes are; None when
+    no box is equal, as with random weights in int8."""
     mine, theirs = answers(ours), answers(peer)
     same, lost = [], []
     for here, there in zip(mine, theirs, strict=True):
@@ -177,8 +178,8 @@ def alike(ours: Target, peer: Target) -> dict[str, float]:
     return {
         "ours_objects": round(statistics.mean(map(len, mine)), 2),
         "paddlex_objects": round(statistics.mean(map(len, theirs)), 2),
-        "same_best_label": round(float(np.mean(same)), 3),
-        "best_score_lost": round(float(np.mean(lost)), 4),
+        "same_best_label": round(statistics.mean(same), 3) if same else None,
+        "best_score_lost": round(statistics.mean(lost), 4) if lost else None,
     }
 
 
