@@ -197,6 +197,7 @@ def ask_all(
             require_answer(first.query)
         except RecognitionError as error:
             return Answered(first.name, None, error)
+        first.query.refresh_from_db()  # what it was answered with, and how long that took
         return first
 
     for name, load in inputs:
