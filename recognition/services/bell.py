@@ -99,6 +99,7 @@ def while_embedding(catalogue_id: int) -> Iterator[Sleep]:
     try:
         channel = _redis().pubsub(ignore_subscribe_messages=True)
         channel.subscribe(f"shitu:embedded:{catalogue_id}")
+        channel.get_message(timeout=_LOOK_EVERY)  # Redis says that we hear from now on
     except redis.RedisError as error:
         log.warning("bell_unreachable", reason=str(error))
         yield lambda deadline: time.sleep(max(0.0, min(deadline - time.monotonic(), 0.5)))
