@@ -84,6 +84,7 @@ def two_models(stub_engine, monkeypatch):
 @pytest.fixture
 def read_here(monkeypatch):
     """Index files are read in this process: for files that cannot harm it, and faster."""
+    import faiss
 
     def read(directory: Path, scratch: Path) -> index_child.IndexContent:
         for name, most in (
@@ -95,6 +96,9 @@ def read_here(monkeypatch):
         return index_child.content(told, scratch)
 
     monkeypatch.setattr(importing, "read", read)
+    most_read = faiss.get_deserialization_vector_byte_limit()  # the child sets it for its process
+    yield
+    faiss.set_deserialization_vector_byte_limit(most_read)
 
 
 @pytest.fixture
