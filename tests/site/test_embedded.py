@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -115,14 +114,22 @@ def gone(var: Path) -> None:
 
 
 def kill(pid: int | None) -> None:
-    assert pid
-    os.kill(pid, signal.SIGKILL)
+    """Kill a process, and wait until it is dead: for a moment it still looks alive."""
+    process = psutil.Process(pid)
+    process.kill()
+    until(lambda: _is_dead(process))
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def kill_keeper(var: Path) -> None:
     [keeper] = [p for p in psutil.process_iter() if _keeps(p, var)]
-    keeper.kill()
-    until(lambda: not keeper.is_running() or keeper.status() == psutil.STATUS_ZOMBIE)
+    kill(keeper.pid)
 
 
 def _keeps(process: psutil.Process, var: Path) -> bool:
