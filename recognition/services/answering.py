@@ -333,4 +333,4 @@ def _fail(rows: Sequence[RecognitionQuery], reason: str) -> None:
     ours = RecognitionQuery.objects.filter(
         pk__in=[row.pk for row in rows], lease_until=rows[0].lease_until
     )
-    ours.update(state=State.FAILED, error=reason, lease_until=None)
+    ours.fail(reason)
