@@ -101,3 +101,10 @@ def test_an_export_that_cannot_be_written_leaves_nothing(run, catalogue, tmp_pat
     path = tmp_path / "none" / "x.zip"
     code, _, err = run("export_catalogue", "--catalogue", catalogue.key, "--output", path)
     assert code == 2 and "cannot be written: No such file" in err
+
+
+def test_who_sees_the_job_sees_no_path_of_the_server(run, shop, boss):
+    factories.feature_model()
+    given = ("--catalogue", "shop", "--gallery", shop, "--labels", shop / "gallery.txt")
+    assert run("build_index", *given, "--feature-model", "stub_rec", "--detector", "")[0] == 0
+    assert Job.objects.get().source_name == "gallery.txt"

@@ -169,7 +169,7 @@ def start_here(
             catalogue=catalogue,
             kind=Job.Kind.IMPORT,
             started_by=by,
-            source_name=printable(str(labels or path))[-255:],
+            source_name=printable((labels or path).name)[:255],  # editors see it: no path of ours
             options=options,
             dry_run=dry_run,
         )
