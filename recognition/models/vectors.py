@@ -115,6 +115,12 @@ class VectorIndex(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(1000)],
         help_text=_("HNSW: candidates looked at while searching; raised when recall falls"),
     )
+    stands_out = models.FloatField(
+        _("stands out from"),
+        null=True,
+        editable=False,
+        help_text=_("HNSW: difference in similarity from which a first look is enough; measured"),
+    )
     probes = models.PositiveIntegerField(
         _("lists searched (probes)"),
         default=16,

@@ -195,18 +195,19 @@ def statement(
     params: list[object] = []
     for branch in branches:
         params += wire.halves(questions[branch.question].vectors)
-        if branch.plan.exact:
+        if branch.plan.exact or (branch.plan.look and branch.per_product):
             params += branch.condition()[1]
     for branch in branches:
         if not branch.plan.exact:
-            params += branch.condition()[1]
+            looks = 1 + (branch.plan.look > 0 and not branch.per_product)
+            params += looks * branch.condition()[1]
     return _text(tuple(catalogues), tuple(branches)), params
 
 
 @lru_cache(maxsize=512)
 def _text(catalogues: tuple[int, ...], branches: tuple[_Branch, ...]) -> str:
-    """Parameters first by branch (vectors, then the filter of an exact scan), then the filters of
-    indexed scans.
+    """Parameters first by branch (vectors, then the filter of an exact scan or a first look), then
+    the filters of indexed scans.
 
     Rows are (vector, branch, image, number, product, label, distance, view, catalogue, candidates);
     rows without a vector carry the version of a catalogue in `number`.
@@ -220,21 +221,35 @@ def _text(catalogues: tuple[int, ...], branches: tuple[_Branch, ...]) -> str:
     ctes: list[str] = []
     for at, branch in enumerate(branches):
         ctes.append(f"q{at} AS MATERIALIZED ({_asked(branch)})")
+        counted = "0::bigint"
         if branch.plan.exact:
             ctes.append(f"k{at} AS MATERIALIZED ({_listed(branch)})")
+            candidates = _each(f"q{at}", _exact(branch, f"k{at}"))
             # From the number of candidates an exact scan can tell whether it has seen everything.
-            candidates, counted = _exact(branch, f"k{at}"), "count(*) OVER ()"
+            counted = "count(*) OVER (PARTITION BY vector)"
+        elif branch.plan.look:
+            looked = _each(f"q{at}", _looked(branch))
+            ctes.append(f"l{at} AS MATERIALIZED ({looked})")
+            ctes.append(f"h{at} AS MATERIALIZED ({_hard(branch, at)})")
+            candidates = f"{_easy(branch, at)} UNION ALL " + _each(
+                f"h{at}", _indexed(branch, branch.plan.candidates)
+            )
         else:
-            candidates, counted = _indexed(branch), "0::bigint"
+            candidates = _each(f"q{at}", _indexed(branch, branch.plan.candidates))
         parts.append(
-            f"SELECT q.vector, {at}, r.* FROM q{at} q CROSS JOIN LATERAL (SELECT * FROM ("
-            f"SELECT DISTINCT ON ({branch.key}) image_id, number, product_id, label, d, view,"
-            f" catalogue_id, {counted} AS candidates FROM ({candidates}) c"
-            f" ORDER BY {branch.key}, d, number, view) t ORDER BY d, number"
-            f" LIMIT {branch.limit:d}) r"
+            f"SELECT vector, {at}, image_id, number, product_id, label, d, view, catalogue_id,"
+            " candidates FROM (SELECT *, row_number() OVER (PARTITION BY vector ORDER BY d, number)"
+            f" AS place FROM (SELECT DISTINCT ON (vector, {branch.key}) c.*, {counted}"
+            f" AS candidates FROM ({candidates}) c ORDER BY vector, {branch.key}, d, number, view)"
+            f" t) r WHERE place <= {branch.limit:d}"
         )
     with_clause = f"WITH {', '.join(ctes)} " if ctes else ""
     return with_clause + " UNION ALL ".join(parts)
+
+
+def _each(vectors: str, candidates: str) -> str:
+    """The candidates of each vector `q` of a list."""
+    return f"SELECT q.vector, c.* FROM {vectors} q CROSS JOIN LATERAL ({candidates}) c"
 
 
 def _asked(branch: _Branch) -> str:
@@ -245,10 +260,13 @@ def _asked(branch: _Branch) -> str:
     """
     cast = "halfvec" if branch.plan.exact else f"halfvec({branch.dimension})"
     values = ", ".join(f"({i}, %b::{cast})" for i in range(branch.vectors))
-    settings = "".join(
-        f", set_config('{name}', '{value}', true)" for name, value in branch.plan.settings
+    return (
+        f"SELECT vector, v{_set(branch.plan.first_settings)} FROM (VALUES {values}) t (vector, v)"
     )
-    return f"SELECT vector, v{settings} FROM (VALUES {values}) t (vector, v)"
+
+
+def _set(settings: Sequence[tuple[str, str]]) -> str:
+    return "".join(f", set_config('{name}', '{value}', true)" for name, value in settings)
 
 
 def _listed(branch: _Branch) -> str:
@@ -286,7 +304,7 @@ def _exact(branch: _Branch, listed: str) -> str:
     )
 
 
-def _indexed(branch: _Branch) -> str:
+def _indexed(branch: _Branch, most: int | None) -> str:
     """Candidates in the order in which the space's own index brings them.
 
     The expression under ORDER BY repeats the index's own, or PostgreSQL would not use it. OFFSET 0
@@ -296,12 +314,56 @@ def _indexed(branch: _Branch) -> str:
     distance = f"e.emb::halfvec({branch.dimension}) <#> q.v"
     return (
         f"SELECT e.image_id, x.number, x.product_id, x.label, {distance} AS d, e.view,"
-        " x.catalogue_id FROM recognition_embedding e CROSS JOIN LATERAL ("
+        f" x.catalogue_id FROM recognition_embedding e CROSS JOIN LATERAL ({_about(branch, 'e')}) x"
+        f" WHERE e.space_id = {_literals(branch.spaces)}"
+        f" ORDER BY {distance} LIMIT {most}"
+    )
+
+
+def _about(branch: _Branch, candidate: str) -> str:
+    """What is known of one candidate of an index, if it may be an answer."""
+    return (
         "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
         " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
-        f" WHERE g.id = e.image_id AND {branch.condition()[0]} OFFSET 0) x"
+        f" WHERE g.id = {candidate}.image_id AND {branch.condition()[0]} OFFSET 0"
+    )
+
+
+def _looked(branch: _Branch) -> str:
+    """The candidates of a first look: with their products where those are counted."""
+    if branch.per_product:
+        return _indexed(branch, branch.plan.look)
+    distance = f"e.emb::halfvec({branch.dimension}) <#> q.v"
+    return (
+        f"SELECT e.image_id, {distance} AS d, e.view FROM recognition_embedding e"
         f" WHERE e.space_id = {_literals(branch.spaces)}"
-        f" ORDER BY {distance} LIMIT {branch.plan.candidates}"
+        f" ORDER BY {distance} LIMIT {branch.plan.look}"
+    )
+
+
+def _hard(branch: _Branch, at: int) -> str:
+    """The vectors for which the first look was not enough; reading one sets the whole effort.
+
+    All first looks have ended by then, because they are counted.
+    """
+    return (
+        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at}"
+        f" WHERE vector NOT IN (SELECT vector FROM l{at} GROUP BY vector"
+        f" HAVING max(d) - min(d) >= {branch.plan.stands_out:.4f}"
+        f" AND count(DISTINCT {branch.key}) >= {branch.limit:d})"
+    )
+
+
+def _easy(branch: _Branch, at: int) -> str:
+    """The candidates of the other vectors."""
+    found = f"SELECT * FROM l{at} WHERE vector NOT IN (SELECT vector FROM h{at})"
+    if branch.per_product:
+        return found
+    return (
+        "SELECT l.vector, l.image_id, x.number, x.product_id, x.label, l.d, l.view, x.catalogue_id"
+        f" FROM (SELECT *, row_number() OVER (PARTITION BY vector ORDER BY d) FROM ({found}) l) l"
+        f" CROSS JOIN LATERAL ({_about(branch, 'l')}) x"
+        f" WHERE row_number <= {branch.plan.candidates}"
     )
 
 

@@ -7,6 +7,7 @@ the constants are in docs/search.md.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from recognition.models import IndexType, VectorIndex, View
@@ -18,6 +19,11 @@ EXACT_SHARE = 0.25  # so is a question that would have to look at this share of 
 WIDEN = 8  # how many times more candidates the second attempt looks at
 MOST_EFFORT = 1_000  # pgvector's limit for ef_search
 FEWEST_CANDIDATES = 64  # when products are asked for
+LOOK_FROM = 50_000  # vectors: in smaller graphs the search is the lesser part of a question
+FIRST_LOOK = 24  # least ef_search of a first look ...
+BEYOND_PRODUCT = 1.2  # ... which must reach past the images of one product ...
+WORTH_LOOKING = 2  # ... and be this many times cheaper than the whole effort
+HARDER = 2  # what the first look saves: so much more effort for those that need all of it
 MOST_VIEWS = len(View)
 
 # Plain strings: a plan is made and compared for every question.
@@ -30,6 +36,10 @@ class Plan(NamedTuple):
     `candidates` is how many images are looked at before duplicates of a product are dropped, None
     means all. `effort` is `ef_search` (HNSW) or `probes` (IVF). `go_on`: the index scan continues
     past its effort until enough rows have passed the filter. `attempt` counts from 0.
+
+    With a `look` the graph is first searched with that `ef_search` alone. That is enough for a
+    vector whose best candidate is more similar than its last by `stands_out`; any other gets the
+    whole effort.
     """
 
     candidates: int | None
@@ -37,6 +47,8 @@ class Plan(NamedTuple):
     effort: int = 0
     go_on: bool = False
     attempt: int = 0
+    look: int = 0
+    stands_out: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -44,7 +56,7 @@ class Plan(NamedTuple):
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
-        """What pgvector must be told for this plan."""
+        """What pgvector must be told for the whole effort."""
         if self.exact:
             return ()
         if self.index_type == _IVF:
@@ -55,12 +67,18 @@ class Plan(NamedTuple):
             return (effort,)
         return effort, (f"{effort[0].partition('.')[0]}.iterative_scan", order)
 
+    @property
+    def first_settings(self) -> tuple[tuple[str, str], ...]:
+        """What pgvector must be told to begin with."""
+        return self._replace(effort=self.look).settings if self.look else self.settings
+
     def __str__(self) -> str:
         depth = "all" if self.candidates is None else str(self.candidates)
         if self.exact:
             return f"exact, {depth} candidates"
         word = "probes" if self.index_type == _IVF else "ef_search"
-        return f"{self.index_type}, {depth} candidates, {word} {self.effort}"
+        first = f"{self.look} if the best stands out, else " if self.look else ""
+        return f"{self.index_type}, {depth} candidates, {word} {first}{self.effort}"
 
 
 def choose(
@@ -100,4 +118,24 @@ def choose(
         # What the graph search has found anyway costs nothing more.
         candidates = max(views * limit, min(space.ef_search, candidates))
     effort = min(MOST_EFFORT, max(round(space.ef_search * widen), candidates))
-    return Plan(candidates, _HNSW, effort, go_on, attempt)
+    plan = Plan(candidates, _HNSW, effort, go_on, attempt)
+    if go_on or space.stands_out is None:
+        return plan
+    look = first_look(space, least=min(math.ceil(limit * images), candidates))
+    if not look:
+        return plan
+    effort = min(MOST_EFFORT, HARDER * effort)
+    return plan._replace(effort=effort, look=look, stands_out=space.stands_out)
+
+
+def first_look(space: VectorIndex, *, least: int = 0) -> int:
+    """`ef_search` of a first look into a space's graph, 0 where none is worth while.
+
+    `least` is how many candidates the answer needs. A descent into the wrong part of the graph
+    misses everything, and then all it finds is about equally far away; where it was the right one,
+    a product stands out. To tell, the look must reach further than one product's own images.
+    """
+    images = space.vectors / max(1, space.products)
+    look = max(FIRST_LOOK, math.ceil(BEYOND_PRODUCT * images), least)
+    worth = space.vectors >= LOOK_FROM and WORTH_LOOKING * look <= space.ef_search
+    return look if worth else 0

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 
 from recognition.models import VectorIndex
-from recognition.search import wire
+from recognition.search import planner, wire
 from recognition.search.nearest import Neighbour, Question, nearest_many
 from recognition.search.wire import Vectors
 
@@ -67,6 +68,25 @@ def sample(
             hits += sum(neighbour.similarity >= worst for neighbour in got[: len(wanted)])
             total += len(wanted)
     return (hits / total if total else 1.0), took
+
+
+def contrast(space: VectorIndex, asked: Vectors, exact: Sequence[Sequence[Neighbour]]) -> float:
+    """How much more similar the best of a first look is than its last, where it found the truth.
+
+    The median over the questions; 0 where no first look is worth while or most of them miss.
+    """
+    look = planner.first_look(space)
+    if not look:
+        return 0.0
+    only = copy(space)
+    only.ef_search, only.stands_out = look, None
+    found, _ = _answers(only, asked, k=look, exact=False)
+    right = [
+        got[0].similarity - got[-1].similarity
+        for got, wanted in zip(found, exact, strict=True)
+        if got and got[0].similarity >= wanted[0].similarity - 1e-6
+    ]
+    return median(right) if 2 * len(right) > len(asked) else 0.0
 
 
 def _answers(

@@ -57,6 +57,7 @@ def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "BUILD_FROM", 600)
     monkeypatch.setattr(planner, "DROP_BELOW", 300)
     monkeypatch.setattr(planner, "EXACT_PASSING", 300)
+    monkeypatch.setattr(planner, "LOOK_FROM", 600)
     monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 10)
 
 
@@ -106,6 +107,7 @@ def shelves(django_db_setup, django_db_blocker) -> Iterator[dict[IndexType, Fill
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
         _ask_the_same(patch)
         patch.setattr(planner, "BUILD_FROM", 600)
+        patch.setattr(planner, "LOOK_FROM", 600)
         patch.setattr(indexes, "RECALL_QUESTIONS", 10)
         made = {}
         for index_type in (IndexType.HNSW32, IndexType.IVF):
