@@ -50,14 +50,13 @@ def answer_queries() -> None:
 
 @shared_task
 def embed_images(catalogue_id: int) -> None:
-    """Embed one batch of waiting images, then stand at the back of the queue again. Queue: bulk.
+    """Embed one batch of waiting images. Queue: bulk.
 
     The catalogues take turns, whichever the wake-up is for.
     """
     from recognition.services import indexing
 
-    if indexing.embed_in_turn(catalogue_id):
-        wake(embed_images, catalogue_id)
+    indexing.embed_in_turn(catalogue_id)
 
 
 @shared_task

@@ -41,23 +41,25 @@ _last_served = 0
 """Id of the catalogue that this worker served last."""
 
 
-def embed_in_turn(catalogue_id: int) -> bool:
-    """Embed one batch of the catalogue whose turn it is; True when more may be waiting.
+def embed_in_turn(catalogue_id: int) -> None:
+    """Embed one batch of the catalogue whose turn it is.
 
     A wake-up of any catalogue is taken as one of all: a catalogue that got a thousand pictures one
     by one has a thousand wake-ups in the queue, and would otherwise be served as often before one
-    that comes after it. True, too, when the catalogue of the wake-up itself had to wait.
+    that comes after it. While more may be waiting, the wake-up goes to the back of the queue again,
+    before this batch is worked on: the next worker that is free need not wait for its end.
     """
     global _last_served
-    _last_served = _next_after(_last_served) or catalogue_id
+    _last_served = served = _next_after(_last_served) or catalogue_id
+    claimed = _claim(served)
+    if len(claimed) == settings.SHITU_BATCH_SIZE or served != catalogue_id:
+        tasks.wake(tasks.embed_images, catalogue_id)
     try:
-        more = embed_waiting(_last_served)
+        _embed_claimed(served, claimed)
     except ModelUnavailable as error:
-        if _last_served == catalogue_id:
+        if served == catalogue_id:
             raise
-        log.error("other_catalogue_failed", catalogue=_last_served, reason=error.message)
-        return True
-    return more or _last_served != catalogue_id
+        log.error("other_catalogue_failed", catalogue=served, reason=error.message)
 
 
 def _next_after(catalogue_id: int) -> int | None:
@@ -76,17 +78,25 @@ def embed_waiting(catalogue_id: int) -> bool:
     Twice is as good as once: vectors are upserted on (space, image, view). An image that cannot be
     embedded fails alone, with its reason; one removed meanwhile leaves nothing behind.
     """
-    claimed: list[GalleryImage] = GalleryImage.objects.filter(catalogue=catalogue_id).claim(
-        settings.SHITU_BATCH_SIZE
-    )
+    claimed = _claim(catalogue_id)
+    _embed_claimed(catalogue_id, claimed)
+    return len(claimed) == settings.SHITU_BATCH_SIZE
+
+
+def _claim(catalogue_id: int) -> list[GalleryImage]:
+    return GalleryImage.objects.filter(catalogue=catalogue_id).claim(settings.SHITU_BATCH_SIZE)
+
+
+def _embed_claimed(catalogue_id: int, claimed: Sequence[GalleryImage]) -> None:
+    """See `embed_waiting`. Raises ModelUnavailable, once all of them have failed with it."""
     if not claimed:
-        return False
+        return
     # Read behind the claim: whoever changes how it sees takes claimed images back afterwards.
     catalogue = (
         Catalogue.objects.select_related("index__feature_model").filter(pk=catalogue_id).first()
     )
     if catalogue is None:  # removed, and the images with it
-        return False
+        return
     pictures: list[tuple[GalleryImage, Pixels]] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # reading and decoding release the GIL
         for image, read in zip(claimed, pool.map(_decode, claimed), strict=True):
@@ -110,7 +120,6 @@ def embed_waiting(catalogue_id: int) -> bool:
     finally:
         bell.embedded(catalogue.pk)
         embed_jobs.look(catalogue.pk)
-    return len(claimed) == settings.SHITU_BATCH_SIZE
 
 
 def _decode(image: GalleryImage) -> Pixels | str:
@@ -270,14 +279,16 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
         # Locked in one order everywhere, so that workers, removals and moves never deadlock. Only
         # what is still ours: an image that moved, got another box or was taken over by another
         # worker meanwhile is embedded again.
-        there = set(
-            GalleryImage.objects.filter(
+        boxes = {
+            pk: tuple(box)
+            for pk, *box in GalleryImage.objects.filter(
                 pk__in=done, catalogue=catalogue, lease_until=crops[0].image.lease_until
             )
             .order_by("pk")
             .select_for_update(no_key=True)
-            .values_list("pk", flat=True)
-        )
+            .values_list("pk", "box", "box_source")
+        }
+        there = set(boxes)
         keep = [position for position, crop in enumerate(crops) if crop.image.pk in there]
         if not keep:
             return
@@ -288,12 +299,10 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
             [crops[position].view for position in keep],
             vectors[keep],
         )
-        detected = [
-            image
-            for image in done.values()
-            if image.pk in there and image.box_source != BoxSource.GIVEN
+        seen_anew = [
+            done[pk] for pk, box in boxes.items() if (done[pk].box, done[pk].box_source) != box
         ]
-        GalleryImage.objects.bulk_update(detected, ["box", "box_source"])
+        GalleryImage.objects.bulk_update(seen_anew, ["box", "box_source"])
         GalleryImage.objects.filter(pk__in=there).update(
             state=State.DONE, error="", lease_until=None
         )

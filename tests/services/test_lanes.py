@@ -68,22 +68,35 @@ def test_a_catalogue_with_a_thousand_wake_ups_does_not_keep_the_others_waiting(
 
 
 @pytest.mark.django_db
-def test_catalogues_take_turns_however_many_wake_ups_each_has(catalogue, user, stub_engine):
+def test_catalogues_take_turns_however_many_wake_ups_each_has(
+    catalogue, user, stub_engine, monkeypatch
+):
     other = factories.catalogue(owner=user)
     for seed in range(BATCH + 4):
         factories.add(catalogue, "tea", seed)
         factories.add(other, "tea", seed)
     served = []
     wake_ups = deque([catalogue.pk] * 3 + [other.pk])
+    monkeypatch.setattr(tasks, "wake", lambda task, token: wake_ups.append(token))
     while wake_ups:
         before = done(catalogue), done(other)
-        token = wake_ups.popleft()
-        if indexing.embed_in_turn(token):
-            wake_ups.append(token)
+        indexing.embed_in_turn(wake_ups.popleft())
         served.append("first" if done(catalogue) > before[0] else "other")
         assert len(served) < 10
     assert served[:4] in (["first", "other"] * 2, ["other", "first"] * 2)
     assert done(catalogue) == done(other) == BATCH + 4
+
+
+@pytest.mark.django_db
+def test_the_next_batch_is_for_whoever_is_free_first(catalogue, stub_engine, monkeypatch):
+    for seed in range(BATCH + 1):
+        factories.add(catalogue, "tea", seed)
+    done_when_woken = []
+    monkeypatch.setattr(tasks, "wake", lambda task, token: done_when_woken.append(done(catalogue)))
+    indexing.embed_in_turn(catalogue.pk)
+    indexing.embed_in_turn(catalogue.pk)
+    assert done_when_woken == [0]
+    assert done(catalogue) == BATCH + 1
 
 
 @pytest.mark.django_db
@@ -102,8 +115,12 @@ def test_a_catalogue_whose_network_is_missing_does_not_take_the_wake_up_of_anoth
 
     monkeypatch.setattr(indexing, "_embed", fails)
     monkeypatch.setattr(indexing, "_last_served", catalogue.pk)  # it is the other one's turn
-    assert indexing.embed_in_turn(catalogue.pk) is True
-    assert indexing.embed_in_turn(catalogue.pk) is False
+    woken = []
+    monkeypatch.setattr(tasks, "wake", lambda task, token: woken.append(token))
+    indexing.embed_in_turn(catalogue.pk)
+    assert woken == [catalogue.pk]
+    indexing.embed_in_turn(catalogue.pk)
+    assert woken == [catalogue.pk]
     assert done(catalogue) == 1
     assert broken.images.get().error == "not installed"
 
