@@ -18,3 +18,8 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox's
     """
 
     token: ApiToken | None = None
+
+    @property
+    def limited_to(self) -> str | None:
+        """The key of the token, where that reaches some catalogues only."""
+        return self.token.pk if self.token is not None and self.token.is_limited else None
