@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import mimetypes
+from pathlib import PurePath
 from urllib.parse import quote
 
 from django.conf import settings
 from django.core.files.storage import default_storage
-from django.http import FileResponse, Http404, HttpResponse, HttpResponseRedirect
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header
 
 from recognition.errors import TryAgain
@@ -43,19 +45,22 @@ def stored(name: str, *, cache: str, save_as: str = "") -> HttpResponseBase:
     return response
 
 
-def picture(name: str, side: int | None = None) -> HttpResponseBase:
+def picture(request: HttpRequest, name: str, side: int | None = None) -> HttpResponseBase:
     """For an `<img>`: the stored picture, or a JPEG of it at most `side` pixels wide and high.
 
-    The browser of whoever may see it keeps it. 503 while the storage does not answer. Raises
-    Http404 when the file is gone.
+    The browser of whoever may see it keeps it, and a small one that it has kept for long is not
+    made again. 503 while the storage does not answer. Raises Http404 when the file is gone.
     """
+    etag = f'"{PurePath(name).name}:{side}"'  # a stored file never changes and its name is random
     try:
         if side is None:
             return stored(name, cache=_KEPT)
-        response = HttpResponse(pictures.thumbnail(name, side), content_type="image/jpeg")
+        response = get_conditional_response(request, etag=etag) or HttpResponse(
+            pictures.thumbnail(name, side), content_type="image/jpeg"
+        )
     except FileNotFoundError as error:
         raise Http404 from error
     except TryAgain:
         return HttpResponse(status=503)
-    response["Cache-Control"] = _KEPT
+    response["Cache-Control"], response["ETag"] = _KEPT, etag
     return response

@@ -27,6 +27,7 @@ from typing import Final
 
 import httpx
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from recognition.errors import FetchRefused, SetupError, TooLarge
 
@@ -38,7 +39,6 @@ _MAX_URL_LENGTH: Final = 4096
 _MAX_ADDRESSES: Final = 3  # tried one after the other, each with an equal share of the time
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _OTHER_CONTENT_TYPES: Final = {"application/octet-stream", "binary/octet-stream"}  # S3 says binary
-_REMEDY: Final = "Send the picture itself instead."
 
 # `is_global` lets these pass; none of them leads to a public web server.
 _NEVER: Final = tuple(
@@ -86,14 +86,16 @@ async def _fetch(url: str, timeout: float, max_bytes: int) -> bytes:
     try:
         async with asyncio.timeout(timeout):
             target = _parsed(url)
-            for _ in range(MAX_REDIRECTS + 1):
+            for _hop in range(MAX_REDIRECTS + 1):
                 answer = await _ask(target, allowed, timeout, max_bytes)
                 if isinstance(answer, bytes):
                     return answer
                 target = answer
     except TimeoutError as error:
-        raise _refused(f"the picture did not arrive within {timeout:g} s") from error
-    raise _refused(f"it redirects more than {MAX_REDIRECTS} times")
+        raise _refused(
+            _("the picture did not arrive within %(seconds)s s") % {"seconds": f"{timeout:g}"}
+        ) from error
+    raise _refused(_("it redirects more than %(most)s times") % {"most": MAX_REDIRECTS})
 
 
 @dataclass(frozen=True)
@@ -138,18 +140,18 @@ def is_public(address: IPAddress) -> bool:
 
 def _parsed(url: str | httpx.URL) -> httpx.URL:
     if isinstance(url, str) and len(url) > _MAX_URL_LENGTH:
-        raise _refused(f"it is longer than {_MAX_URL_LENGTH} characters")
+        raise _refused(_("it is longer than %(most)s characters") % {"most": _MAX_URL_LENGTH})
     try:
         parsed = httpx.URL(url)
         host = parsed.raw_host.decode("ascii")
     except (httpx.InvalidURL, ValueError) as error:
-        raise _refused("it is not a valid URL", "Check its spelling.") from error
+        raise _refused(_("it is not a valid URL"), _("Check its spelling.")) from error
     if parsed.scheme not in ("http", "https"):
-        raise _refused("only http and https URLs are fetched")
+        raise _refused(_("only http and https URLs are fetched"))
     if not host:
-        raise _refused("it names no host", "Check its spelling.")
+        raise _refused(_("it names no host"), _("Check its spelling."))
     if parsed.userinfo:
-        raise _refused("it holds a user name or password", "Use a URL that needs none.")
+        raise _refused(_("it holds a user name or password"), _("Use a URL that needs none."))
     last_label = host.rstrip(".").rpartition(".")[2]
     if ":" not in host and _NUMERIC_LABEL.fullmatch(
         last_label
@@ -158,7 +160,7 @@ def _parsed(url: str | httpx.URL) -> httpx.URL:
             IPv4Address(host)
         except ValueError as error:
             raise _refused(
-                "its host is a number but not an address", "Write it as 203.0.113.7."
+                _("its host is a number but not an address"), _("Write it as 203.0.113.7.")
             ) from error
     return parsed
 
@@ -191,11 +193,16 @@ async def _addresses(url: httpx.URL, allowed: list[Allowed]) -> list[IPAddress]:
         is_public(address) or entries for address, entries in by_rule.items()
     ):
         # One answer for a private address and for no address: neither tells what names we know.
-        raise _refused(f"the host {host!r} has no address on the public internet")
+        raise _refused(
+            _("the host %(host)s has no address on the public internet") % {"host": repr(host)}
+        )
     if port not in PORTS and not all(
         any(entry.port == port for entry in entries) for entries in by_rule.values()
     ):
-        raise _refused(f"port {port} is none of {', '.join(map(str, sorted(PORTS)))}")
+        raise _refused(
+            _("port %(port)s is none of %(ports)s")
+            % {"port": port, "ports": ", ".join(map(str, sorted(PORTS)))}
+        )
     return addresses[:_MAX_ADDRESSES]
 
 
@@ -237,7 +244,8 @@ async def _ask(
             finally:
                 await response.aclose()
     raise _refused(
-        f"the host {url.host!r} did not answer properly (connection, certificate or protocol)"
+        _("the host %(host)s did not answer properly (connection, certificate or protocol)")
+        % {"host": repr(url.host)}
     ) from failure
 
 
@@ -247,14 +255,20 @@ async def _body(url: httpx.URL, response: httpx.Response, max_bytes: int) -> byt
         try:
             return _parsed(url.join(location))
         except httpx.InvalidURL as error:
-            raise _refused("it redirects to something that is no URL") from error
+            raise _refused(_("it redirects to something that is no URL")) from error
     if response.status_code != 200:
-        raise _refused(f"the host answered {response.status_code} where 200 was expected")
+        raise _refused(
+            _("the host answered %(status)s where 200 was expected")
+            % {"status": response.status_code}
+        )
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") and kind not in _OTHER_CONTENT_TYPES:
-        raise _refused(f"the host answered with {kind[:80] or 'no content type'!r}, not a picture")
+        raise _refused(
+            _("the host answered with %(kind)s, not a picture")
+            % {"kind": repr(kind[:80] or _("no content type"))}
+        )
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise _refused("the host compressed its answer although asked not to")
+        raise _refused(_("the host compressed its answer although asked not to"))
     announced = response.headers.get("Content-Length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
@@ -272,13 +286,16 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _refused(why: str, remedy: str = _REMEDY) -> FetchRefused:
-    return FetchRefused(f"The URL is not fetched: {why}. {remedy}", field="url")
+def _refused(why: str, remedy: str = "") -> FetchRefused:
+    remedy = remedy or _("Send the picture itself instead.")
+    said = _("The URL is not fetched: %(why)s. %(remedy)s") % {"why": why, "remedy": remedy}
+    return FetchRefused(said, field="url")
 
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(
-        f"The picture behind the URL has more than {max_bytes:,} bytes. Send a smaller one.",
+        _("The picture behind the URL has more than %(most)s bytes. Send a smaller one.")
+        % {"most": f"{max_bytes:,}"},
         field="url",
     )
 

@@ -26,6 +26,7 @@ from typing import BinaryIO, Final, Literal
 import numpy as np
 import numpy.typing as npt
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 # Imported by name, so that no picture ever makes Pillow load its other forty plugins.
 from PIL import (  # noqa: F401
@@ -49,7 +50,6 @@ Pixels = npt.NDArray[np.uint8]
 StoredFormat = Literal["JPEG", "PNG", "WEBP"]
 
 ACCEPTED: Final = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "PPM", "TIFF")
-_REMEDY: Final = "Send it as JPEG, PNG or WebP."
 _SUFFIX: Final[dict[StoredFormat, str]] = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 # Phones append gain maps and depth to a JPEG and call it MPO; every reader sees the first picture.
 _KEPT: Final[dict[str | None, StoredFormat]] = {
@@ -180,7 +180,7 @@ def decode(data: bytes) -> Pixels:
 def thumbnail(data: bytes, side: int) -> bytes:
     """A JPEG of stored bytes, upright, neither side longer than `side` pixels, never enlarged."""
     # A JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough; other formats have no draft.
-    image = _loaded(data, first=lambda image: image.draft("RGB", (2 * side, 2 * side)))
+    image = _loaded(data, first=lambda image: image.draft("RGB", (side, side)))
     small = _upright_rgb(image)
     small.thumbnail((side, side))
     jpeg = io.BytesIO()
@@ -202,8 +202,11 @@ def from_base64(text: str) -> bytes:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadImage(
-            f"The picture is not valid base64 ({error}). Encode the whole file with the standard "
-            "alphabet and padding, with or without a data:image/...;base64, prefix.",
+            _(
+                "The picture is not valid base64 (%(why)s). Encode the whole file with the "
+                "standard alphabet and padding, with or without a data:image/...;base64, prefix."
+            )
+            % {"why": error},
             field="image",
         ) from error
 
@@ -220,8 +223,10 @@ def check_box(box: Sequence[float], width: int, height: int) -> tuple[int, int, 
         for edge in box
     ):
         raise BadInput(
-            "A box is four finite numbers: left, top, right, bottom, in pixels of the upright "
-            "picture.",
+            _(
+                "A box is four finite numbers: left, top, right, bottom, in pixels of the upright "
+                "picture."
+            ),
             field="box",
         )
     left, top = max(int(box[0]), 0), max(int(box[1]), 0)
@@ -229,8 +234,12 @@ def check_box(box: Sequence[float], width: int, height: int) -> tuple[int, int, 
     least = settings.SHITU_MIN_IMAGE_SIDE
     if right - left < least or bottom - top < least:
         raise BadInput(
-            f"The box has less than {least} x {least} pixels inside the picture of {width} x "
-            f"{height}. Give left, top, right, bottom, in pixels of the upright picture.",
+            _(
+                "The box has less than %(least)s x %(least)s pixels inside the picture of "
+                "%(width)s x %(height)s. Give left, top, right, bottom, in pixels of the upright "
+                "picture."
+            )
+            % {"least": least, "width": width, "height": height},
             field="box",
         )
     return left, top, right, bottom
@@ -242,7 +251,7 @@ def _limited(source: bytes | BinaryIO, name: str) -> bytes:
     if len(data) > limit:
         raise _too_many_bytes(name)
     if not data:
-        raise _bad(name, "is empty (0 bytes). Send the file again.")
+        raise _bad(name, _("is empty (0 bytes). Send the file again."))
     return data
 
 
@@ -259,12 +268,15 @@ def _loaded(
             first(image)
         image.load()
     except UnidentifiedImageError as error:
-        raise _bad(name, f"{_what_it_is(data)}. {_REMEDY}") from error
+        raise _bad(
+            name,
+            _("%(it_is)s. Send it as JPEG, PNG or WebP.") % {"it_is": _what_it_is(data)},
+        ) from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise _too_many_pixels(name) from error
     except _BROKEN as error:
         raise _bad(
-            name, "is damaged or incomplete and cannot be decoded. Send the file again."
+            name, _("is damaged or incomplete and cannot be decoded. Send the file again.")
         ) from error
     return image
 
@@ -277,15 +289,22 @@ def _refuse_excess(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
     if min(image.size) < least:
         raise _bad(
             name,
-            f"has {image.width} x {image.height} pixels; each side needs at least {least}. "
-            "Send a larger picture.",
+            _(
+                "has %(width)s x %(height)s pixels; each side needs at least %(least)s. "
+                "Send a larger picture."
+            )
+            % {"width": image.width, "height": image.height, "least": least},
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_LENGTH, 0)
         if tile > limit:  # libtiff unpacks whole tiles, however small the picture says it is
-            raise _bad(name, f"is a TIFF with impossible tiles. {_REMEDY}")
+            raise _bad(name, _("is a TIFF with impossible tiles. Send it as JPEG, PNG or WebP."))
     if isinstance(image, JpegImagePlugin.JpegImageFile) and _has_too_many_scans(data):
-        raise _bad(name, f"is a JPEG of more than {_MAX_SCANS} scans. Save it as a usual JPEG.")
+        raise _bad(
+            name,
+            _("is a JPEG of more than %(most)s scans. Save it as a usual JPEG.")
+            % {"most": _MAX_SCANS},
+        )
 
 
 def _has_too_many_scans(data: bytes) -> bool:
@@ -321,8 +340,11 @@ def _upright_rgb(image: Image.Image, name: str = "") -> Image.Image:
     if image.mode not in _MODES:
         raise _bad(
             name,
-            f"has the pixel type {image.mode}, whose black and white are not defined. "
-            "Save it with 8 bits a channel, as JPEG, PNG or WebP.",
+            _(
+                "has the pixel type %(mode)s, whose black and white are not defined. "
+                "Save it with 8 bits a channel, as JPEG, PNG or WebP."
+            )
+            % {"mode": image.mode},
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -336,34 +358,52 @@ def _what_it_is(data: bytes) -> str:
     """What people most often send in place of a picture, by its first bytes."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start[4:8] == b"ftyp" and b"avi" not in start[8:32]:
-        return "is in a HEIC or film format, which is not accepted"
+        return _("is in a HEIC or film format, which is not accepted")
     if start.startswith(b"%PDF"):
-        return "is a PDF, not a picture"
+        return _("is a PDF, not a picture")
     if start.startswith(b"<"):
-        return "is text (SVG, HTML or XML), whatever its name says, not a picture of pixels"
-    return f"is not a picture in a format that is accepted ({', '.join(ACCEPTED)})"
+        return _("is text (SVG, HTML or XML), whatever its name says, not a picture of pixels")
+    return _("is not a picture in a format that is accepted (%(formats)s)") % {
+        "formats": ", ".join(ACCEPTED)
+    }
 
 
 def _called(name: str) -> str:
-    return f"The picture {name[-80:]!r}" if name else "The picture"
+    if not name:
+        return _("The picture")
+    return _("The picture %(name)s") % {"name": repr(name[-80:])}
 
 
 def _bad(name: str, why: str) -> BadImage:
-    return BadImage(f"{_called(name)} {why}", field="image")
+    said = _("%(picture)s %(why)s") % {"picture": _called(name), "why": why}
+    return BadImage(said, field="image")
 
 
 def _too_many_bytes(name: str) -> TooLarge:
     return TooLarge(
-        f"{_called(name)} has more than {settings.SHITU_MAX_IMAGE_BYTES:,} bytes "
-        "(SHITU_MAX_IMAGE_BYTES). Send it with fewer pixels or more compression.",
+        _(
+            "%(picture)s has more than %(most)s bytes (SHITU_MAX_IMAGE_BYTES). Send it with fewer "
+            "pixels or more compression."
+        )
+        % {"picture": _called(name), "most": f"{settings.SHITU_MAX_IMAGE_BYTES:,}"},
         field="image",
     )
 
 
 def _too_many_pixels(name: str, size: tuple[int, int] | None = None) -> TooLarge:
-    has = f"has {size[0]} x {size[1]} pixels" if size else "unpacks to too many pixels"
+    if size:
+        has = _("has %(width)s x %(height)s pixels") % {"width": size[0], "height": size[1]}
+    else:
+        has = _("unpacks to too many pixels")
     return TooLarge(
-        f"{_called(name)} {has}; at most {settings.SHITU_MAX_IMAGE_PIXELS:,} in all are accepted "
-        "(SHITU_MAX_IMAGE_PIXELS). Send it smaller.",
+        _(
+            "%(picture)s %(has)s; at most %(most)s in all are accepted (SHITU_MAX_IMAGE_PIXELS). "
+            "Send it smaller."
+        )
+        % {
+            "picture": _called(name),
+            "has": has,
+            "most": f"{settings.SHITU_MAX_IMAGE_PIXELS:,}",
+        },
         field="image",
     )

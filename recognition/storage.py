@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from django.core.files.base import File
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
 from storages.backends.s3 import S3Storage
 
 from recognition.errors import TryAgain
@@ -156,6 +157,9 @@ def _named_errors(name: str) -> Iterator[None]:
 def _not_answered(why: str, error: Exception) -> TryAgain:
     log.error("bucket_does_not_answer", reason=str(error))
     return TryAgain(
-        f"the storage of pictures does not do what it should ({why}); try again, and if that does "
-        "not help tell whoever runs this site"
+        _(
+            "the storage of pictures does not do what it should (%(why)s); try again, and if that "
+            "does not help tell whoever runs this site"
+        )
+        % {"why": why}
     )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 
 from shitu_site import embedded, logs
@@ -385,6 +386,9 @@ UNFOLD = {
     "SITE_HEADER": _("Product recognition"),
     "SITE_URL": "/",
     "SHOW_LANGUAGES": True,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("recognition/icon.svg")}
+    ],
 }
 
 # --- Logs -----------------------------------------------------------------------------------------

@@ -59,6 +59,15 @@ def nobody_has_knocked() -> None:
     bell.knock_taken()
 
 
+@pytest.fixture(autouse=True)
+def in_english() -> Iterator[None]:
+    """The language of a test's last request ends with it, as a thread's does with its next one."""
+    yield
+    from django.utils import translation
+
+    translation.deactivate()
+
+
 @pytest.fixture
 def user(db):
     from tests import factories

@@ -198,9 +198,7 @@ class CatalogueAdmin(RecognitionAdmin):
             .annotate(
                 products_n=counted(Product.objects, "catalogue"),
                 images_n=counted(images, "catalogue"),
-                waiting_n=counted(
-                    images.filter(state__in=[State.PENDING, State.RUNNING]), "catalogue"
-                ),
+                waiting_n=counted(images.filter(state__in=State.unfinished()), "catalogue"),
                 failed_n=counted(images.filter(state=State.FAILED), "catalogue"),
             )
         )

@@ -13,8 +13,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminTextInputWidget
 
@@ -29,8 +29,9 @@ from recognition.admin.work import (
     going,
 )
 from recognition.errors import Conflict, NotFound, RecognitionError
-from recognition.gallery_list import clean_label
+from recognition.gallery_list import MAX_LABEL_LENGTH, clean_label
 from recognition.models import GalleryImage, Product, State, Status, User
+from recognition.models.product import check_line
 from recognition.services import gallery, gallery_adding, gallery_embedding
 
 
@@ -152,7 +153,11 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
                 box=given["box"],
             )
             if not added.created:
-                raise Conflict(f"“{product}” has this picture already: {added.image}", field="file")
+                raise Conflict(
+                    gettext("“%(product)s” has this picture already: %(image)s")
+                    % {"product": product, "image": added.image},
+                    field="file",
+                )
             obj.__dict__.update(added.image.__dict__)
             return
         if "box" in form.changed_data:
@@ -185,14 +190,21 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
         def act(label: str) -> None:
             to = Product.objects.filter(catalogue=catalogue, label=clean_label(label)).first()
             if to is None:
-                raise NotFound(f"this catalogue has no product “{label}”")
+                raise NotFound(
+                    gettext("this catalogue has no product “%(label)s”") % {"label": label}
+                )
             count = gallery.move_images(queryset, to)
             messages.success(
                 request,
                 ngettext("%(n)d picture moved.", "%(n)d pictures moved.", count) % {"n": count},
             )
 
-        chosen = forms.CharField(label=_("Label of the product"), widget=UnfoldAdminTextInputWidget)
+        chosen = forms.CharField(
+            label=_("Label of the product"),
+            max_length=MAX_LABEL_LENGTH,
+            validators=[check_line],
+            widget=UnfoldAdminTextInputWidget,
+        )
         return choose(self, request, chosen, act, title=str(_("Move to another product")))
 
     @action(description=_("Try failed ones again"), permissions=["change"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
@@ -21,7 +22,7 @@ def limited(quota: Quota) -> quotas.Limited:
     """Whose quota it is; the database holds that it is exactly one."""
     whose = quota.catalogue or quota.user or quota.token
     if whose is None:
-        raise BadInput("a quota is of a catalogue, a user or a token: choose one of them")
+        raise BadInput(gettext("a quota is of a catalogue, a user or a token: choose one of them"))
     return whose
 
 

@@ -182,7 +182,7 @@ class WithPicture(ModelAdmin):
             raise PermissionDenied
         if row is None or not row.file or (side is not None and side not in self.SIDES):
             raise Http404  # without a file it came as a vector only
-        return delivery.picture(row.file.name, side)
+        return delivery.picture(request, row.file.name, side)
 
     @display(description=_("picture"))
     def small_picture(self, obj: Model) -> SafeString:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.contrib.knox_auth_token import KnoxTokenScheme
@@ -13,6 +13,7 @@ from knox.crypto import hash_token
 from rest_framework.exceptions import AuthenticationFailed
 
 from recognition.models import ApiToken, User
+from recognition.models.prepared import prepared
 
 _NOTE_EVERY = timedelta(minutes=1)
 
@@ -30,9 +31,7 @@ class TokenAuthentication(KnoxTokenAuthentication):
             digest = hash_token(token.decode("ascii"))
         except UnicodeDecodeError as error:
             raise AuthenticationFailed(_("Invalid token.")) from error
-        limits = ApiToken.catalogues.through.objects.filter(apitoken=OuterRef("pk"))
-        tokens = ApiToken.objects.select_related("user").annotate(is_limited=Exists(limits))
-        found = tokens.filter(digest=digest).first()
+        found = next(iter(_tokens(digest)), None)
         if found is None:
             raise AuthenticationFailed(_("Invalid token."))
         now = timezone.now()
@@ -49,6 +48,13 @@ class TokenAuthentication(KnoxTokenAuthentication):
             ).update(last_used_at=now)
         user.token = found
         return user, found
+
+
+@prepared
+def _tokens(digest: str) -> QuerySet[ApiToken]:
+    limits = ApiToken.catalogues.through.objects.filter(apitoken=OuterRef("pk"))
+    tokens = ApiToken.objects.select_related("user").annotate(is_limited=Exists(limits))
+    return tokens.filter(digest=digest)
 
 
 class TokenScheme(KnoxTokenScheme):

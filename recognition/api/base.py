@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from functools import cache
 from typing import IO, Any, ClassVar, TypeVar
 
 from django.conf import settings
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
@@ -56,7 +59,7 @@ class JsonParser(JSONParser):
         try:
             return super().parse(stream, media_type, parser_context)
         except RecursionError as error:
-            raise ParseError("the JSON is nested too deeply") from error
+            raise ParseError(_("the JSON is nested too deeply")) from error
 
 
 class ApiView(GenericViewSet):
@@ -77,8 +80,11 @@ class ApiView(GenericViewSet):
         # Django counts only what is no file; this counts all of it, before any of it is read.
         if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
             raise TooLarge(
-                f"the request has more than the {limit:,} bytes that this site accepts here; "
-                "send less at once"
+                _(
+                    "the request has more than the %(most)s bytes that this site accepts here; "
+                    "send less at once"
+                )
+                % {"most": f"{limit:,}"}
             )
 
     def most_bytes(self) -> int:
@@ -102,7 +108,21 @@ class UploadView(ApiView):
         return (self.request.content_type or "").startswith("multipart/")
 
 
-class ReadSerializer(serializers.ModelSerializer[Any]):
+class RowSerializer(serializers.ModelSerializer[Any]):
+    """Derives its fields from the model once, and not for every answer."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return deepcopy(_derived(type(self)))
+
+
+@cache
+def _derived(
+    serializer: type[RowSerializer],
+) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+    return serializers.ModelSerializer.get_fields(serializer())
+
+
+class ReadSerializer(RowSerializer):
     """Shows a row; `?fields=a,b` shows only those fields of it."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -119,7 +139,12 @@ class ReadSerializer(serializers.ModelSerializer[Any]):
         names = [name.strip() for name in wanted.split(",")]
         if unknown := [name for name in names if name not in fields]:
             raise serializers.ValidationError(
-                {"fields": [f"no field “{unknown[0]}”; there are {', '.join(fields)}"]}
+                {
+                    "fields": [
+                        _("no field “%(name)s”; there are %(known)s")
+                        % {"name": unknown[0], "known": ", ".join(fields)}
+                    ]
+                }
             )
         return {name: fields[name] for name in fields if name in names}
 
@@ -129,10 +154,8 @@ class WriteSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if hasattr(data, "keys") and (unknown := sorted(set(map(str, data)) - set(self.fields))):
-            known = ", ".join(self.fields)
-            raise serializers.ValidationError(
-                {name: [f"no such field; there are {known}"] for name in unknown}
-            )
+            said = _("no such field; there are %(known)s") % {"known": ", ".join(self.fields)}
+            raise serializers.ValidationError({name: [said] for name in unknown})
         return super().to_internal_value(data)
 
 
@@ -164,7 +187,7 @@ class JsonText(serializers.CharField):
         try:
             value = json.loads(super().to_internal_value(data))
         except (ValueError, RecursionError) as error:
-            raise serializers.ValidationError("must be JSON") from error
+            raise serializers.ValidationError(_("must be JSON")) from error
         return self._inner.run_validation(value)
 
 

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from recognition.api.base import ApiView, Number, ReadSerializer, WriteSerializer
+from recognition.api.base import ApiView, Number, ReadSerializer, RowSerializer, WriteSerializer
 from recognition.api.conditional import etag, require_match
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
@@ -35,7 +35,7 @@ from recognition.models import (
 from recognition.services import catalogues, feature_models, quotas
 
 
-class FeatureModelSerializer(serializers.ModelSerializer[FeatureModel]):
+class FeatureModelSerializer(RowSerializer):
     class Meta:
         model = FeatureModel
         fields = ["name", "digest", "dimension"]

@@ -6,6 +6,7 @@ import hashlib
 
 from django.db.models import Model
 from django.utils.http import parse_etags
+from django.utils.translation import gettext as _
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.serializers import BaseSerializer
@@ -32,6 +33,8 @@ def require_match(request: Request, current: str) -> None:
     wanted = parse_etags(request.headers.get("If-Match", ""))
     if wanted and "*" not in wanted and current not in wanted:
         raise VersionMismatch(
-            "it was changed after you read it (If-Match names an older version); read it again, "
-            "then repeat your change"
+            _(
+                "it was changed after you read it (If-Match names an older version); read it "
+                "again, then repeat your change"
+            )
         )

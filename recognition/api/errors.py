@@ -22,6 +22,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
 from django.views import defaults
 from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 from rest_framework import exceptions
@@ -95,12 +96,12 @@ def foreseen(error: Exception) -> Exception:
     """
     if isinstance(error, ObjectDoesNotExist):
         log.warning("gone_meanwhile", exc_info=error)
-        return errors.NotFound("what this is about was removed meanwhile")
+        return errors.NotFound(_("what this is about was removed meanwhile"))
     if isinstance(error.__cause__, ForeignKeyViolation):
-        return errors.Conflict("what this is about was removed meanwhile; look again")
+        return errors.Conflict(_("what this is about was removed meanwhile; look again"))
     if isinstance(error.__cause__, DeadlockDetected):
         log.warning("deadlock", exc_info=error)
-        return errors.TryAgain("somebody else changed the same at the same time; send it again")
+        return errors.TryAgain(_("somebody else changed the same at the same time; send it again"))
     return error
 
 
@@ -155,9 +156,9 @@ def _framework(error: exceptions.APIException) -> Response:
 
 def _suspicious(error: SuspiciousOperation) -> Response:
     if isinstance(error, (RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent)):
-        message = "the request is larger, or has more parts, than this site accepts; send less"
+        message = _("the request is larger, or has more parts, than this site accepts; send less")
         return Response(envelope(errors.TooLarge.code, message), status=413)
-    return Response(envelope(errors.BadInput.code, "the request is malformed"), status=400)
+    return Response(envelope(errors.BadInput.code, _("the request is malformed")), status=400)
 
 
 def _flat(detail: Any, path: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -187,7 +188,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler400: outside of any view."""
     if not _asks_api(request):
         return defaults.bad_request(request, exception)
-    body = envelope(errors.BadInput.code, "the request is malformed")
+    body = envelope(errors.BadInput.code, _("the request is malformed"))
     return JsonResponse(body, status=400)
 
 
@@ -195,14 +196,14 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     """handler403."""
     if not _asks_api(request):
         return defaults.permission_denied(request, exception)
-    return JsonResponse(envelope("permission_denied", "this is not allowed"), status=403)
+    return JsonResponse(envelope("permission_denied", _("this is not allowed")), status=403)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler404: no route has this address."""
     if not _asks_api(request):
         return defaults.page_not_found(request, exception)
-    message = "nothing has this address; /api/docs/ lists everything there is"
+    message = _("nothing has this address; /api/docs/ lists everything there is")
     return JsonResponse(envelope(errors.NotFound.code, message), status=404)
 
 
@@ -210,5 +211,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """handler500: the traceback is in the log, under the request_id."""
     if not _asks_api(request):
         return defaults.server_error(request)
-    message = "something went wrong here, not with your request; the site's log says what"
+    message = _("something went wrong here, not with your request; the site's log says what")
     return JsonResponse(envelope(errors.RecognitionError.code, message), status=500)

@@ -11,12 +11,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from recognition.api.base import ApiView, WriteSerializer
+from recognition.api.base import ApiView, RowSerializer, WriteSerializer
 from recognition.models import Feedback, RecognitionQuery, Role, User, Verdict
 from recognition.services import catalogues, feedback
 
 
-class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
+class FeedbackSerializer(RowSerializer):
     """The last word about a region; what was said before is in the audit log."""
 
     product = serializers.SerializerMethodField(

@@ -8,6 +8,7 @@ from typing import Any
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError as BadValue
+from django.utils.translation import gettext as _
 from django_filters.fields import IsoDateTimeField
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.exceptions import ValidationError
@@ -26,7 +27,7 @@ def in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise BadValue("outside the years 1 to 9999") from error
+        raise BadValue(_("outside the years 1 to 9999")) from error
 
 
 class _MomentField(IsoDateTimeField):
@@ -42,7 +43,7 @@ class _YesOrNoField(forms.Field):
         try:
             return {"true": True, "false": False}[str(value).lower()]
         except KeyError as error:
-            raise BadValue("must be true or false") from error
+            raise BadValue(_("must be true or false")) from error
 
 
 class YesOrNoFilter(django_filters.BooleanFilter):
@@ -57,9 +58,10 @@ class Ordering(OrderingFilter):
     def get_ordering(self, request: Request, queryset: Any, view: APIView) -> Any:
         """Raises ValidationError naming the orders there are."""
         wanted = request.query_params.get(self.ordering_param, "")
-        known = [name for name, _ in self.get_valid_fields(queryset, view)]
+        known = [name for name, _label in self.get_valid_fields(queryset, view)]
         if wanted and wanted.removeprefix("-") not in known:
-            raise ValidationError({self.ordering_param: [f"must be one of {', '.join(known)}"]})
+            said = _("must be one of %(known)s") % {"known": ", ".join(known)}
+            raise ValidationError({self.ordering_param: [said]})
         return super().get_ordering(request, queryset, view)
 
 
@@ -72,7 +74,8 @@ class Filters(DjangoFilterBackend):
         known = [*getattr(getattr(view, "filterset_class", None), "base_filters", ())]
         for name in request.query_params:
             if name not in known and name not in _OF_EVERY_LIST:
-                raise ValidationError({name: [f"no such filter; there are {', '.join(known)}"]})
+                said = _("no such filter; there are %(known)s") % {"known": ", ".join(known)}
+                raise ValidationError({name: [said]})
         return super().filter_queryset(request, queryset, view)
 
 

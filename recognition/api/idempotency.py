@@ -19,6 +19,7 @@ import structlog
 from django.core.cache import cache
 from django.core.files.uploadedfile import UploadedFile
 from django.http import QueryDict
+from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -53,7 +54,8 @@ def idempotent(view: _View) -> _View:
             return view(self, request, *args, **kwargs)
         if not _KEY.fullmatch(key):
             raise BadInput(
-                f"{HEADER} must be 1 to 255 visible ASCII characters, for instance a UUID",
+                _("%(header)s must be 1 to 255 visible ASCII characters, for instance a UUID")
+                % {"header": HEADER},
                 field=HEADER,
             )
         return _once(_name(request, key), request, lambda: view(self, request, *args, **kwargs))
@@ -69,7 +71,8 @@ def _once(name: str, request: Request, act: Callable[[], Response]) -> Response:
         kept = None if first else cache.get(name)
     except RedisError as error:
         raise NotReady(
-            f"{HEADER} cannot be honoured now: the store of earlier answers is out of reach"
+            _("%(header)s cannot be honoured now: the store of earlier answers is out of reach")
+            % {"header": HEADER}
         ) from error
     if not first:
         return _again(kept, content)
@@ -95,11 +98,14 @@ def _once(name: str, request: Request, act: Callable[[], Response]) -> Response:
 def _again(kept: dict[str, Any] | None, content: str) -> Response:
     if kept is None or (kept["content"] == content and "status" not in kept):
         raise LimitReached(
-            f"a request with this {HEADER} is at work; ask again in a moment", retry_after=2
+            _("a request with this %(header)s is at work; ask again in a moment")
+            % {"header": HEADER},
+            retry_after=2,
         )
     if kept["content"] != content:
         raise Conflict(
-            f"this {HEADER} came with another request before; use a new key for a new request",
+            _("this %(header)s came with another request before; use a new key for a new request")
+            % {"header": HEADER},
             field=HEADER,
         )
     return Response(

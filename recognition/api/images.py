@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 import django_filters
-from django.conf import settings
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
@@ -19,15 +18,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from recognition.api import pictures
-from recognition.api.base import (
-    Base64Field,
-    BoxField,
-    ReadSerializer,
-    UploadView,
-    WriteSerializer,
-    form_json,
-)
+from recognition.api import pictures, uploads
+from recognition.api.base import BoxField, ReadSerializer, UploadView, WriteSerializer
 from recognition.api.errors import describe
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
@@ -36,7 +28,7 @@ from recognition.api.permissions import InCatalogue
 from recognition.errors import RecognitionError
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role, State, User
-from recognition.services import gallery, gallery_adding, gallery_embedding, imports, products
+from recognition.services import gallery, gallery_adding, imports, products
 from recognition.services import pictures as looks
 
 THUMBNAIL_SIDES = (96, 256, 512)
@@ -85,85 +77,6 @@ class ImageSerializer(ReadSerializer):
         return reverse(route, [key, image.number], request=self.context["request"])
 
 
-class ImageItem(WriteSerializer):
-    label = serializers.CharField(  # type: ignore[assignment]
-        max_length=MAX_LABEL_LENGTH, help_text="Of the product."
-    )
-    image = Base64Field(
-        required=False, help_text="The file in base64, with or without `data:...;base64,`."
-    )
-    url = serializers.CharField(
-        required=False, max_length=4096, help_text="Where a worker gets it, instead of `image`."
-    )
-    name = serializers.CharField(required=False, max_length=255, help_text="Of your file.")
-    external_id = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        max_length=gallery.MAX_EXTERNAL_ID,
-        help_text="Your own stable id; the image that has it already is replaced.",
-    )
-    box = BoxField(required=False, allow_null=True, help_text="Where in it the product is.")
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("image" in attrs) == ("url" in attrs):
-            raise serializers.ValidationError("give either `image` or `url`")
-        return attrs
-
-
-class ImagesJson(WriteSerializer):
-    """Pictures in base64 or by URL, each with its label."""
-
-    images = ImageItem(  # type: ignore[call-arg]
-        many=True,
-        allow_empty=False,
-        max_length=settings.SHITU_MAX_UPLOAD_FILES + settings.SHITU_MAX_UPLOAD_URLS,
-    )
-
-    def validate_images(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        urls = sum("url" in item for item in value)
-        for what, count, name in (
-            ("URLs", urls, "SHITU_MAX_UPLOAD_URLS"),
-            ("pictures in base64", len(value) - urls, "SHITU_MAX_UPLOAD_FILES"),
-        ):
-            most = getattr(settings, name)
-            if count > most:
-                raise serializers.ValidationError(
-                    f"at most {most:,} {what} in one request ({name}); send several requests, or "
-                    "one file to /imports"
-                )
-        return value
-
-
-class ImagesForm(WriteSerializer):
-    """Files of one product."""
-
-    label = serializers.CharField(  # type: ignore[assignment]
-        max_length=MAX_LABEL_LENGTH, help_text="Of the product."
-    )
-    images = serializers.ListField(
-        child=serializers.FileField(allow_empty_file=True),
-        allow_empty=False,
-        max_length=settings.SHITU_MAX_UPLOAD_FILES,
-        help_text="One or many files.",
-    )
-    external_id = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        max_length=gallery.MAX_EXTERNAL_ID,
-        help_text="Your own stable id, of one file; the image that has it already is replaced.",
-    )
-    box = form_json(
-        BoxField(), "JSON `[x1, y1, x2, y2]`: where the product is, in every file.", required=False
-    )
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("external_id") and len(attrs["images"]) > 1:
-            raise serializers.ValidationError(
-                {"external_id": ["is the id of one file; send several requests, or JSON"]}
-            )
-        return attrs
-
-
 Uploaded = inline_serializer(
     "Uploaded",
     {
@@ -197,25 +110,7 @@ Uploaded = inline_serializer(
 )
 
 
-Removed = inline_serializer(
-    "Removed",
-    {
-        "removed": serializers.IntegerField(),
-        "unknown": serializers.ListField(child=serializers.IntegerField()),
-    },
-)
-Retried = inline_serializer("Retried", {"retried": serializers.IntegerField()})
-
-
-class Numbers(WriteSerializer):
-    numbers = serializers.ListField(
-        child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
-        allow_empty=False,
-        max_length=1000,
-    )
-
-
-class _Target(WriteSerializer):
+class Target(WriteSerializer):
     """The product an image is given to: by its label, which makes it if need be, or by its id."""
 
     label = serializers.CharField(  # type: ignore[assignment]
@@ -229,11 +124,11 @@ class _Target(WriteSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "label" in attrs and "product" in attrs:
-            raise serializers.ValidationError("give either `label` or `product`")
+            raise serializers.ValidationError(_("give either `label` or `product`"))
         return attrs
 
 
-class ImageChange(_Target):
+class ImageChange(Target):
     external_id = serializers.CharField(
         required=False,
         allow_blank=True,
@@ -244,34 +139,6 @@ class ImageChange(_Target):
         required=False,
         allow_null=True,
         help_text="Where in it the product is; null: leave it to the detector. Embeds it anew.",
-    )
-
-
-class ImagesMove(_Target, Numbers):
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "label" not in attrs and "product" not in attrs:
-            raise serializers.ValidationError("give `label` or `product`")
-        return super().validate(attrs)
-
-
-Moved = inline_serializer(
-    "Moved",
-    {
-        "moved": serializers.IntegerField(
-            help_text="Not counted: what the product has had before. Such doubles are removed."
-        ),
-        "unknown": serializers.ListField(child=serializers.IntegerField()),
-    },
-)
-
-
-class MaybeNumbers(Numbers):
-    """Left out: all that failed."""
-
-    numbers = serializers.ListField(
-        child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
-        required=False,
-        max_length=1000,
     )
 
 
@@ -293,7 +160,9 @@ class ImageFilter(django_filters.FilterSet):
         fields = ["state", "checksum"]
 
 
-class _Images(InCatalogue):
+class OfImages(InCatalogue):
+    """What the views of images share."""
+
     serializer_class = ImageSerializer
     queryset = GalleryImage.objects.none()
 
@@ -310,7 +179,7 @@ class _Images(InCatalogue):
         return product
 
 
-class ImageListView(ListModelMixin, _Images, UploadView):
+class ImageListView(ListModelMixin, OfImages, UploadView):
     """The gallery images of a catalogue, newest first."""
 
     filterset_class = ImageFilter
@@ -329,7 +198,7 @@ class ImageListView(ListModelMixin, _Images, UploadView):
                 description="The job's url.",
             )
         ],
-        request={"multipart/form-data": ImagesForm, "application/json": ImagesJson},
+        request={"multipart/form-data": uploads.ImagesForm, "application/json": uploads.ImagesJson},
         responses={201: Uploaded, 200: Uploaded, 202: JobSerializer},
     )
     @idempotent
@@ -343,13 +212,17 @@ class ImageListView(ListModelMixin, _Images, UploadView):
         their turn, and line n of its report says what became of the n-th.
         """
         by = cast(User, request.user)
-        items = [] if self.is_form else self.read(ImagesJson)["images"]
+        items = [] if self.is_form else self.read(uploads.ImagesJson)["images"]
         if any("url" in item for item in items):
             job = imports.start_items(self.catalogue, items, by=by)
             shown = JobSerializer(job, context=self.get_serializer_context()).data
             return Response(shown, status=202, headers={"Location": shown["url"]})
-        uploads = self._form() if self.is_form else _uploads(items)
-        became = gallery_adding.add_each(self.catalogue, uploads, by=by)
+        new = (
+            uploads.of_form(self.read(uploads.ImagesForm))
+            if self.is_form
+            else uploads.of_items(items)
+        )
+        became = gallery_adding.add_each(self.catalogue, new, by=by)
         _raise_if_all_failed(became)
         results = [self._result(one) for one in became]
         counts = {
@@ -366,19 +239,6 @@ class ImageListView(ListModelMixin, _Images, UploadView):
             status=201 if counts["added"] else 200,
         )
 
-    def _form(self) -> list[gallery_adding.Upload]:
-        data = self.read(ImagesForm)
-        return [
-            gallery_adding.Upload(
-                data["label"],
-                partial(pictures.received, {"image": file}),
-                file.name or "",
-                data.get("box"),
-                data.get("external_id", ""),
-            )
-            for file in data["images"]
-        ]
-
     def _result(self, became: gallery_adding.Added | RecognitionError) -> dict[str, Any]:
         if isinstance(became, RecognitionError):
             nothing = {"image": None, "duplicate_of": None, "replaced": False}
@@ -394,7 +254,7 @@ class ImageListView(ListModelMixin, _Images, UploadView):
         }
 
 
-class ImageView(_Images):
+class ImageView(OfImages):
     roles = {"partial_update": Role.EDITOR, "destroy": Role.EDITOR}
 
     @extend_schema(operation_id="images_retrieve")
@@ -424,58 +284,7 @@ class ImageView(_Images):
         return Response(status=204)
 
 
-class ImagesRemoveView(InCatalogue):
-    sparse = False
-    roles = {"create": Role.EDITOR}
-
-    @extend_schema(
-        operation_id="images_remove_many",
-        request=Numbers,
-        responses={200: Removed},
-    )
-    def create(self, request: Request, key: Any) -> Response:
-        """Remove many images at once; numbers that the catalogue does not have are listed."""
-        numbers = self.read(Numbers)["numbers"]
-        removed, unknown = gallery.remove_numbers(self.catalogue, numbers)
-        return Response({"removed": removed, "unknown": unknown})
-
-
-class ImagesMoveView(_Images):
-    sparse = False
-    roles = {"create": Role.EDITOR}
-
-    @extend_schema(operation_id="images_move", request=ImagesMove, responses={200: Moved})
-    def create(self, request: Request, key: Any) -> Response:
-        """Give many images to another product. No vector moves; the very next answer knows."""
-        data = self.read(ImagesMove)
-        images = list(self.catalogue.images.filter(number__in=data["numbers"]))
-        if "product" in data:
-            moved = gallery.move_images(images, self.product(data["product"]))
-        else:
-            moved = gallery.relabel(self.catalogue, images, data["label"])
-        known = {image.number for image in images}
-        unknown = [number for number in dict.fromkeys(data["numbers"]) if number not in known]
-        return Response({"moved": moved, "unknown": unknown})
-
-
-class ImagesRetryView(InCatalogue):
-    sparse = False
-    roles = {"create": Role.EDITOR}
-
-    @extend_schema(
-        operation_id="images_retry",
-        request=MaybeNumbers,
-        responses={200: Retried},
-    )
-    def create(self, request: Request, key: Any) -> Response:
-        """Try failed images again: those named, or all."""
-        images = self.catalogue.images.filter(state=State.FAILED)
-        if (numbers := self.read(MaybeNumbers).get("numbers")) is not None:
-            images = images.filter(number__in=numbers)
-        return Response({"retried": gallery_embedding.retry(images)})
-
-
-class ImagePictureView(_Images):
+class ImagePictureView(OfImages):
     sparse = False
 
     @extend_schema(operation_id="images_picture", responses=pictures.PICTURE)
@@ -484,7 +293,7 @@ class ImagePictureView(_Images):
         return pictures.stored(request, str(self.image().file.name))
 
 
-class ImageThumbnailView(_Images):
+class ImageThumbnailView(OfImages):
     sparse = False
 
     @extend_schema(
@@ -500,23 +309,10 @@ class ImageThumbnailView(_Images):
         """A small JPEG of it."""
         side = request.query_params.get("side", "256")
         if side not in map(str, THUMBNAIL_SIDES):
-            allowed = ", ".join(map(str, THUMBNAIL_SIDES))
-            raise serializers.ValidationError({"side": [f"must be one of {allowed}"]})
+            said = _("must be one of %(known)s") % {"known": ", ".join(map(str, THUMBNAIL_SIDES))}
+            raise serializers.ValidationError({"side": [said]})
         name = str(self.image().file.name)
         return pictures.made(request, name, side, lambda: looks.thumbnail(name, int(side)))
-
-
-def _uploads(items: Sequence[dict[str, Any]]) -> list[gallery_adding.Upload]:
-    return [
-        gallery_adding.Upload(
-            item["label"],
-            partial(pictures.received, item),
-            item.get("name", ""),
-            item.get("box"),
-            item.get("external_id", ""),
-        )
-        for item in items
-    ]
 
 
 def _raise_if_all_failed(became: Sequence[gallery_adding.Added | RecognitionError]) -> None:

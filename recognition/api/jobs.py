@@ -11,6 +11,7 @@ from django.core.files.base import File
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiParameter,
@@ -292,12 +293,16 @@ class JobFileView(_Jobs):
         """The ZIP of an export. 409 before it is done, 404 once it was forgotten."""
         found = self.job()
         if found.kind != Job.Kind.EXPORT:
-            raise NotFound("only an export has a file to fetch")
+            raise NotFound(_("only an export has a file to fetch"))
         if found.state != State.DONE:
-            raise Conflict(f"there is no file yet: this export is {found.get_state_display()}")
+            raise Conflict(
+                _("there is no file yet: this export is %(state)s")
+                % {"state": found.get_state_display()}
+            )
         if not found.file:
             raise NotFound(
-                f"the file is gone: exports are kept for {jobs.KEEP_FILES_DAYS} days; export again"
+                _("the file is gone: exports are kept for %(days)s days; export again")
+                % {"days": jobs.KEEP_FILES_DAYS}
             )
         return pictures.stored(request, str(found.file.name), save_as=found.source_name)
 

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from recognition import links
-from recognition.api.base import ApiView, ReadSerializer, WriteSerializer
+from recognition.api.base import ApiView, ReadSerializer, RowSerializer, WriteSerializer
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.models import Invitation, Membership, Role, User
@@ -70,7 +70,7 @@ class Invite(WriteSerializer):
     role = serializers.ChoiceField(choices=Role.choices, default=Role.VIEWER)
 
 
-class OfferedSerializer(serializers.ModelSerializer[Invitation]):
+class OfferedSerializer(RowSerializer):
     """What somebody is invited to."""
 
     catalogue = serializers.CharField(source="catalogue.name", help_text="Its name.")
@@ -82,7 +82,7 @@ class OfferedSerializer(serializers.ModelSerializer[Invitation]):
         read_only_fields = fields
 
 
-class AcceptedSerializer(serializers.ModelSerializer[Membership]):
+class AcceptedSerializer(RowSerializer):
     catalogue = serializers.UUIDField(source="catalogue.key", help_text="Its key.")
 
     class Meta:

@@ -7,6 +7,7 @@ from typing import Any
 
 import django_filters
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -58,7 +59,7 @@ def read_conditions(text: str) -> list[dict[str, Any]]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise serializers.ValidationError({"attributes": ["must be JSON"]}) from error
+        raise serializers.ValidationError({"attributes": [_("must be JSON")]}) from error
     items = value if isinstance(value, list) else [value]
     checked = AttributeCondition(data=items, many=True)
     if not checked.is_valid():

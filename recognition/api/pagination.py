@@ -15,6 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError as BadQuery
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -56,7 +57,7 @@ class _Cursor:
 
 
 def _bad_cursor() -> BadQuery:
-    return BadQuery({"cursor": ["not a cursor of this list; follow its `next` and `previous`"]})
+    return BadQuery({"cursor": [_("not a cursor of this list; follow its `next` and `previous`")]})
 
 
 class CursorPagination(BasePagination):
@@ -97,7 +98,8 @@ class CursorPagination(BasePagination):
     def _limit(self, request: Request) -> int:
         text = request.query_params.get("limit", str(PAGE_SIZE))
         if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
-            raise BadQuery({"limit": [f"must be a number from 1 to {MAX_PAGE_SIZE}"]})
+            said = _("must be a number from 1 to %(most)s") % {"most": MAX_PAGE_SIZE}
+            raise BadQuery({"limit": [said]})
         return min(int(text), MAX_PAGE_SIZE)
 
     def _after(

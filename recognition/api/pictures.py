@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
@@ -67,11 +68,11 @@ def _cached(response: HttpResponseBase, etag: str) -> HttpResponseBase:
 
 def _require(name: str) -> None:
     if not name:
-        raise NotFound("this image came as a vector, from an index file, without its picture")
+        raise NotFound(_("this image came as a vector, from an index file, without its picture"))
 
 
 def _gone() -> NotFound:
-    return NotFound("the file of this picture is missing; tell whoever runs this site")
+    return NotFound(_("the file of this picture is missing; tell whoever runs this site"))
 
 
 def received(data: dict[str, Any]) -> Picture:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
@@ -27,6 +30,7 @@ from recognition.api.base import (
     BoxField,
     Number,
     ReadSerializer,
+    RowSerializer,
     UploadView,
     WriteSerializer,
     form_json,
@@ -50,6 +54,7 @@ from recognition.models import (
     User,
     Verdict,
 )
+from recognition.models.prepared import prepared
 from recognition.services import catalogues, queries
 from recognition.services import pictures as looks
 
@@ -57,7 +62,7 @@ MAX_BOXES = 300
 MOST_CATALOGUES = 20
 
 
-class MatchSerializer(serializers.ModelSerializer[Match]):
+class MatchSerializer(RowSerializer):
     label = serializers.CharField(  # type: ignore[assignment]
         help_text="What it was called at that moment."
     )
@@ -105,10 +110,10 @@ class MatchSerializer(serializers.ModelSerializer[Match]):
         return reverse("api:image-thumbnail", [key, number], request=self.context["request"])
 
 
-class DetectionSerializer(serializers.ModelSerializer[Detection]):
+class DetectionSerializer(RowSerializer):
     box = BoxField(source="coordinate", help_text="In pixels of the upright picture.")
     det_score = serializers.FloatField(help_text="0: nothing detected, this is all of it.")
-    matches = MatchSerializer(many=True)
+    matches = MatchSerializer(source="ranked", many=True)
     feedback = FeedbackSerializer(allow_null=True, help_text="Null until somebody gave some.")
 
     class Meta:
@@ -133,7 +138,7 @@ class RecognitionSerializer(ReadSerializer):
     timings = serializers.DictField(
         child=serializers.FloatField(), help_text="Milliseconds by stage."
     )
-    detections = DetectionSerializer(many=True)
+    detections = DetectionSerializer(source="answer", many=True)
     picture = serializers.SerializerMethodField()
     annotated = serializers.SerializerMethodField()
 
@@ -169,7 +174,8 @@ class RecognitionSerializer(ReadSerializer):
 
     @extend_schema_field(serializers.ListField(child=serializers.UUIDField()))
     def get_catalogues(self, query: RecognitionQuery) -> list[str]:
-        return [str(one.key) for one in (query.catalogue, *query.also.all())]
+        also = () if query.among is None else query.also.all()
+        return [str(one.key) for one in (query.catalogue, *also)]
 
     def get_url(self, query: RecognitionQuery) -> str:
         return self._address("api:recognition", query)
@@ -228,7 +234,7 @@ class AskJson(_Options):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("image" in attrs) == ("url" in attrs):
-            raise serializers.ValidationError("give either `image` or `url`")
+            raise serializers.ValidationError(_("give either `image` or `url`"))
         return attrs
 
 
@@ -294,13 +300,55 @@ class RecognitionFilter(django_filters.FilterSet):
 
 def _whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
     """With all that RecognitionSerializer reads, in four queries however many rows."""
-    detections = Detection.objects.select_related("feedback__product", "feedback__given_by")
-    matches = Match.objects.select_related("image__catalogue", "product__catalogue")
     return queryset.select_related("catalogue", "asked_by").prefetch_related(
-        Prefetch("detections", queryset=detections),
-        Prefetch("detections__matches", queryset=matches),
+        Prefetch("detections", queryset=_detections(), to_attr="answer"),
+        Prefetch("answer__matches", queryset=_matches(), to_attr="ranked"),
         "also",
     )
+
+
+def _read_answer(query: Any) -> None:
+    """What `_whole` prefetches, for one query that is at hand."""
+    ranked = {
+        detection: list(matches)
+        for detection, matches in groupby(_matches_of(query.pk), attrgetter("detection_id"))
+    }
+    query.answer = _detections_of(query.pk)
+    for detection in query.answer:
+        detection.ranked = ranked.get(detection.pk, [])
+
+
+def _detections() -> QuerySet[Detection]:
+    return Detection.objects.select_related("feedback__product", "feedback__given_by")
+
+
+def _matches() -> QuerySet[Match]:
+    """With no more of product and image than MatchSerializer reads."""
+    rows = Match.objects.select_related("image__catalogue", "product__catalogue")
+    return rows.only(
+        "detection",
+        "rank",
+        "label",
+        "score",
+        "image__number",
+        "image__removed_at",
+        "image__catalogue__key",
+        "product__label",
+        "product__names",
+        "product__merged_into",
+        "product__removed_at",
+        "product__catalogue__key",
+    )
+
+
+@prepared
+def _detections_of(query: int) -> QuerySet[Detection]:
+    return _detections().filter(query=query)
+
+
+@prepared
+def _matches_of(query: int) -> QuerySet[Match]:
+    return _matches().filter(detection__query=query)
 
 
 _WAIT = OpenApiParameter(
@@ -318,7 +366,7 @@ def _seconds(request: Request) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise serializers.ValidationError({"wait": ["must be a number of seconds, 0 or more"]})
+        raise serializers.ValidationError({"wait": [_("must be a number of seconds, 0 or more")]})
     return min(seconds, settings.SHITU_ANSWER_TIMEOUT)
 
 
@@ -331,7 +379,10 @@ def several(
     rows = Catalogue.objects.visible_to(request.user).select_related("index")
     found = list(rows.filter(key__in=keys))
     if missing := set(keys) - {catalogue.key for catalogue in found}:
-        raise BadInput(f"there is no catalogue {min(missing)} among those you may see", field=field)
+        raise BadInput(
+            _("there is no catalogue %(key)s among those you may see") % {"key": min(missing)},
+            field=field,
+        )
     return found
 
 
@@ -388,7 +439,8 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         )
         if seconds:
             queries.wait(query, seconds)
-        shown = self.get_serializer(self.get_queryset().get(pk=query.pk)).data
+        _read_answer(query)
+        shown = self.get_serializer(query).data
         ended = shown["state"] in State.ended()
         return Response(shown, status=201 if ended else 202, headers={"Location": shown["url"]})
 
@@ -398,7 +450,8 @@ class _Recognition(ApiView):
     queryset = RecognitionQuery.objects.none()
 
     def get_queryset(self) -> QuerySet[RecognitionQuery]:
-        return RecognitionQuery.objects.visible_to(self.request.user).select_related("catalogue")
+        rows = RecognitionQuery.objects.visible_to(self.request.user)
+        return rows.select_related("catalogue", "asked_by")
 
     def query(self) -> RecognitionQuery:
         return get_object_or_404(self.get_queryset(), key=self.kwargs["key"])
@@ -411,7 +464,8 @@ class RecognitionView(_Recognition):
         query, seconds = self.query(), _seconds(request)
         if seconds and query.state not in State.ended():
             queries.wait(query, seconds)
-        return Response(self.get_serializer(_whole(self.get_queryset()).get(pk=query.pk)).data)
+        _read_answer(query)
+        return Response(self.get_serializer(query).data)
 
     @extend_schema(operation_id="recognitions_remove", responses={204: None})
     def destroy(self, request: Request, key: UUID) -> Response:
@@ -447,7 +501,8 @@ class RecognitionAnnotatedView(_Recognition):
         query = self.query()
         if query.state != State.DONE:
             raise Conflict(
-                f"there is no answer to draw: this recognition is {query.get_state_display()}"
+                _("there is no answer to draw: this recognition is %(state)s")
+                % {"state": query.get_state_display()}
             )
         version = f"{query.answered_at:%s}" if query.answered_at else ""
         return pictures.made(request, str(query.file.name), version, lambda: looks.annotated(query))

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
@@ -103,7 +104,8 @@ class TokenListView(ListModelMixin, _Tokens):
         only = list(Catalogue.objects.visible_to(user).filter(key__in=keys))
         if missing := set(keys) - {catalogue.key for catalogue in only}:
             raise BadInput(
-                f"there is no catalogue {min(missing)} among those you may see", field="catalogues"
+                _("there is no catalogue %(key)s among those you may see") % {"key": min(missing)},
+                field="catalogues",
             )
         made, text = tokens.create(user, catalogues=only, **data)
         context = {**self.get_serializer_context(), "text": text}

@@ -14,12 +14,15 @@ from recognition.api import (
     images,
     indexes,
     jobs,
+    many_images,
+    many_products,
     members,
     products,
     recognitions,
     request_id,  # noqa: F401  (sets X-Request-ID on every answer)
     similar,
     tokens,
+    trash,
     workers,
 )
 
@@ -54,35 +57,39 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CATALOGUE}/products", products.ProductListView.as_view(_LIST_CREATE), name="products"),
     path(
         f"{_CATALOGUE}/products/upsert",
-        products.ProductsUpsertView.as_view(_CREATE),
+        many_products.ProductsUpsertView.as_view(_CREATE),
         name="products-upsert",
     ),
     path(
         f"{_CATALOGUE}/products/change",
-        products.ProductsChangeView.as_view(_CREATE),
+        many_products.ProductsChangeView.as_view(_CREATE),
         name="products-change",
     ),
     path(
         f"{_CATALOGUE}/products/remove",
-        products.ProductsRemoveView.as_view(_CREATE),
+        many_products.ProductsRemoveView.as_view(_CREATE),
         name="products-remove",
     ),
     path(
         f"{_CATALOGUE}/products/move",
-        products.ProductsMoveView.as_view(_CREATE),
+        many_products.ProductsMoveView.as_view(_CREATE),
         name="products-move",
     ),
-    path(f"{_PRODUCT}/merge", products.ProductMergeView.as_view(_CREATE), name="product-merge"),
-    path(f"{_PRODUCT}/split", products.ProductSplitView.as_view(_CREATE), name="product-split"),
-    path(f"{_CATALOGUE}/trash", products.TrashListView.as_view(_LIST), name="trash"),
+    path(
+        f"{_PRODUCT}/merge", many_products.ProductMergeView.as_view(_CREATE), name="product-merge"
+    ),
+    path(
+        f"{_PRODUCT}/split", many_products.ProductSplitView.as_view(_CREATE), name="product-split"
+    ),
+    path(f"{_CATALOGUE}/trash", trash.TrashListView.as_view(_LIST), name="trash"),
     path(
         f"{_CATALOGUE}/trash/<int:product>",
-        products.TrashView.as_view(_REMOVE),
+        trash.TrashView.as_view(_REMOVE),
         name="trashed",
     ),
     path(
         f"{_CATALOGUE}/trash/<int:product>/restore",
-        products.TrashView.as_view(_CREATE),
+        trash.TrashView.as_view(_CREATE),
         name="trash-restore",
     ),
     path(
@@ -93,17 +100,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_CATALOGUE}/images", images.ImageListView.as_view(_LIST_CREATE), name="images"),
     path(
         f"{_CATALOGUE}/images/remove",
-        images.ImagesRemoveView.as_view(_CREATE),
+        many_images.ImagesRemoveView.as_view(_CREATE),
         name="images-remove",
     ),
     path(
         f"{_CATALOGUE}/images/move",
-        images.ImagesMoveView.as_view(_CREATE),
+        many_images.ImagesMoveView.as_view(_CREATE),
         name="images-move",
     ),
     path(
         f"{_CATALOGUE}/images/retry",
-        images.ImagesRetryView.as_view(_CREATE),
+        many_images.ImagesRetryView.as_view(_CREATE),
         name="images-retry",
     ),
     path(

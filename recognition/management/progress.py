@@ -135,7 +135,7 @@ def wait_until_embedded(catalogue: Catalogue) -> None:
 
     Raises CommandError when no worker has answered for a minute.
     """
-    unfinished = catalogue.images.filter(state__in=[State.PENDING, State.RUNNING])
+    unfinished = catalogue.images.filter(state__in=State.unfinished())
     total = catalogue.images.count()
     seen = time.monotonic()
     with bar(total, "embed", "image") as shown:

@@ -24,7 +24,7 @@ class JobQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override] 
         return self.exclude(options__has_key=LOCAL_PATH)
 
     def unfinished(self) -> Self:
-        return self.filter(state__in=[State.PENDING, State.RUNNING])
+        return self.filter(state__in=State.unfinished())
 
     def fail(self, reason: str, **also: Any) -> int:
         return super().fail(reason, finished_at=timezone.now(), **also)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
@@ -27,6 +27,11 @@ class State(models.TextChoices):
         """The states of work that nobody has to finish any more."""
         return cls.DONE, cls.FAILED
 
+    @classmethod
+    def unfinished(cls) -> tuple[State, ...]:
+        """The states of work that somebody has to finish yet."""
+        return cls.PENDING, cls.RUNNING
+
 
 class WorkQuerySet(models.QuerySet[Any]):
     """Rows that workers share out among themselves, safely, however many there are."""
@@ -37,12 +42,16 @@ class WorkQuerySet(models.QuerySet[Any]):
             Q(state=State.PENDING) | Q(state=State.RUNNING, lease_until__lt=timezone.now())
         )
 
-    def claim(self, limit: int) -> list[Any]:
+    def claim(
+        self,
+        limit: int,
+        give_up: Callable[[Any, str], object] = lambda rows, reason: rows.fail(reason),
+    ) -> list[Any]:
         """Take up to `limit` waiting rows, oldest first; no two workers ever get the same row.
 
         The claim is a lease of `SHITU_LEASE_SECONDS`: a worker that dies gives its rows back by
         doing nothing. A row whose lease ran out `SHITU_MAX_ATTEMPTS` times is failed, because it
-        may be the one that kills the workers.
+        may be the one that kills the workers: `give_up` does that, with the rows and the reason.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -59,8 +68,9 @@ class WorkQuerySet(models.QuerySet[Any]):
             given_up: list[Any] = []
             for row in rows:
                 (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
-            self.model._default_manager.filter(pk__in=[row.pk for row in given_up]).fail(
-                f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here"
+            give_up(
+                self.model._default_manager.filter(pk__in=[row.pk for row in given_up]),
+                f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here",
             )
             self.model._default_manager.filter(pk__in=[row.pk for row in taken]).update(
                 state=State.RUNNING, lease_until=lease, attempts=F("attempts") + 1, error=""

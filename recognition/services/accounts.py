@@ -98,7 +98,7 @@ def join(text: str, name: str, password: str) -> Membership:
     _alone(email)
     members.find_invitation(text)  # again: a second click waited for the first
     if User.objects.filter(email__iexact=email).exists():
-        raise Conflict("this address has an account; sign in with it", field="email")
+        raise Conflict(_("this address has an account; sign in with it"), field="email")
     return members.accept(text, _create(name, email, password))
 
 

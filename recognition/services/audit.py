@@ -19,11 +19,22 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
 from django.db.models import Model, QuerySet
 
-from recognition.models import Action, ApiToken, AuditEntry, Catalogue, Job, Source, User
+from recognition.models import (
+    Action,
+    ApiToken,
+    AuditEntry,
+    Catalogue,
+    Job,
+    Product,
+    Source,
+    User,
+)
 from recognition.services import spreadsheet
 
 MOST_IDS = 100
 """So many ids of an act upon many things are written down; the count is always exact."""
+
+_MOST_LABELS = 10
 
 _COLUMNS = (
     "at",
@@ -121,6 +132,29 @@ def record(
         count=count,
         changes=dict(changes or {}),
         details=details,
+    )
+
+
+def record_products(
+    action: Action,
+    products: Sequence[Product],
+    on: Product | None = None,
+    *,
+    catalogue: Catalogue,
+    **details: Any,
+) -> None:
+    """`record` one act upon several products: how many, and the first ids and labels.
+
+    Without `on` it was done to the product, if it is only one.
+    """
+    record(
+        action,
+        on or (products[0] if len(products) == 1 else None),
+        catalogue=catalogue,
+        count=len(products),
+        ids=ids(products),
+        labels=[product.label for product in products[:_MOST_LABELS]],
+        **details,
     )
 
 

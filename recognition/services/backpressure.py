@@ -6,12 +6,14 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from recognition.errors import LimitReached
 from recognition.models import Catalogue, GalleryImage, RecognitionQuery, State
+from recognition.models.prepared import prepared
 from recognition.services import workers
 
-_UNFINISHED = (State.PENDING, State.RUNNING)
+_UNFINISHED = State.unfinished()
 _UNKNOWN_RATE = 30.0
 _SOONEST, _LATEST = 1.0, 300.0  # seconds
 
@@ -19,10 +21,13 @@ _SOONEST, _LATEST = 1.0, 300.0  # seconds
 def check_query() -> None:
     """Raises LimitReached when `SHITU_MAX_WAITING_QUERIES` questions are unfinished already."""
     most = settings.SHITU_MAX_WAITING_QUERIES
-    if _is_full(RecognitionQuery.objects.all(), most):
+    if most and _last_query(most=most):
         raise LimitReached(
-            f"{most:,} questions are waiting for an answer already (SHITU_MAX_WAITING_QUERIES); "
-            "ask again later",
+            _(
+                "%(most)s questions are waiting for an answer already (SHITU_MAX_WAITING_QUERIES); "
+                "ask again later"
+            )
+            % {"most": f"{most:,}"},
             retry_after=_seconds(most),
         )
 
@@ -33,23 +38,29 @@ def check_images(catalogue: Catalogue) -> None:
     For those who add while somebody waits; an import runs as a job and needs no limit.
     """
     most = settings.SHITU_MAX_WAITING_IMAGES
-    if _is_full(GalleryImage.objects.filter(catalogue=catalogue), most):
+    if most and _last_of(GalleryImage.objects.filter(catalogue=catalogue), most).exists():
         raise LimitReached(
-            f"{most:,} pictures of the catalogue “{catalogue.name}” are waiting to be embedded "
-            "already (SHITU_MAX_WAITING_IMAGES); add more later",
+            _(
+                "%(most)s pictures of the catalogue “%(catalogue)s” are waiting to be embedded "
+                "already (SHITU_MAX_WAITING_IMAGES); add more later"
+            )
+            % {"most": f"{most:,}", "catalogue": catalogue.name},
             retry_after=_seconds(most),
         )
 
 
-def _is_full(rows: QuerySet[Any], most: int) -> bool:
-    """Whether at least `most` of the rows are unfinished; 0 is no limit.
+def _last_of(rows: QuerySet[Any], most: int) -> QuerySet[Any]:
+    """The last of as many unfinished rows as there may be; none as long as there are fewer.
 
     A partial index holds exactly the unfinished, and at most `most` entries of it are looked at.
     """
-    if not most:
-        return False
     unfinished = rows.filter(state__in=_UNFINISHED).order_by()
-    return bool(unfinished[most - 1 : most].exists())
+    return unfinished.values_list("pk")[most - 1 : most]
+
+
+@prepared
+def _last_query(*, most: int) -> QuerySet[Any]:
+    return _last_of(RecognitionQuery.objects.all(), most)
 
 
 def _seconds(waiting: int) -> float:

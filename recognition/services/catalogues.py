@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import Count, Q, QuerySet, Sum
+from django.utils.translation import gettext as _
 from psycopg.errors import DeadlockDetected, ForeignKeyViolation
 
 from recognition import search
@@ -31,6 +32,7 @@ from recognition.models import (
     User,
     VectorIndex,
 )
+from recognition.models.prepared import prepared
 from recognition.services import (
     audit,
     feature_models,
@@ -64,13 +66,26 @@ def require(user: User | AnonymousUser, key: uuid.UUID, role: Role) -> Catalogue
 
     Raises NotFound for an outsider, who learns nothing, and RoleTooLow naming the role for others.
     """
-    rows = Catalogue.objects.select_related("index__feature_model", "owner").filter(key=key)
-    catalogue = rows.visible_to(user).first()
-    if catalogue is None:
-        raise NotFound(f"there is no catalogue {key} among those you may see")
+    found = (
+        _seen(key, user.pk, user.limited_to, is_limited=user.limited_to is not None)
+        if user.is_authenticated
+        else []
+    )
+    if not found:
+        raise NotFound(_("there is no catalogue %(key)s among those you may see") % {"key": key})
+    [catalogue] = found
     if role != Role.VIEWER:
         require_role(user, catalogue, role)
     return catalogue
+
+
+@prepared
+def _seen(
+    key: uuid.UUID, user: int, limited_to: str | None, *, is_limited: bool
+) -> QuerySet[Catalogue]:
+    """As `visible_to` says; every token has at least the role of a viewer."""
+    rows = Catalogue.objects.select_related("index__feature_model", "owner").filter(key=key)
+    return rows.granted(Role.VIEWER, user, limited_to if is_limited else None)
 
 
 def require_role(user: User | AnonymousUser, catalogue: Catalogue, role: Role) -> None:
@@ -79,10 +94,15 @@ def require_role(user: User | AnonymousUser, catalogue: Catalogue, role: Role) -
     if rows.with_role(user, role).exists():
         return
     if not rows.visible_to(user).exists():
-        raise NotFound(f"there is no catalogue {catalogue.key} among those you may see")
+        raise NotFound(
+            _("there is no catalogue %(key)s among those you may see") % {"key": catalogue.key}
+        )
     raise RoleTooLow(
-        f"this needs the role {role.value} in the catalogue “{catalogue.name}”, and a token "
-        "that allows it; ask one of its managers"
+        _(
+            "this needs the role %(role)s in the catalogue “%(catalogue)s”, and a token that "
+            "allows it; ask one of its managers"
+        )
+        % {"role": role.label, "catalogue": catalogue.name}
     )
 
 
@@ -95,7 +115,7 @@ def require_unlimited(user: User) -> None:
     token = user.token
     if token is not None and (token.role != Role.MANAGER or token.is_limited):
         raise RoleTooLow(
-            "this needs a token with the role manager that is not limited to some catalogues"
+            _("this needs a token with the role manager that is not limited to some catalogues")
         )
 
 
@@ -145,7 +165,8 @@ def create(
             )
     except IntegrityError as error:
         raise Conflict(
-            f"{owner} already has a catalogue named “{catalogue.name}”; choose another name",
+            _("%(owner)s already has a catalogue named “%(name)s”; choose another name")
+            % {"owner": owner, "name": catalogue.name},
             field="name",
         ) from error
     return catalogue
@@ -168,7 +189,9 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
     if "index_type" in for_index:
         _check_choice("index_type", for_index["index_type"], IndexType.values)
     if unknown := sorted(set(options) - SETTINGS):
-        raise BadInput(f"a catalogue has no setting {unknown[0]}", field=unknown[0])
+        raise BadInput(
+            _("a catalogue has no setting %(name)s") % {"name": unknown[0]}, field=unknown[0]
+        )
     with transaction.atomic():
         now = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
         # Read behind the lock: another may answer by now, or in another metric.
@@ -195,7 +218,8 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
                 catalogue.save(update_fields=[*options, "changed_at"])
         except IntegrityError as error:
             raise Conflict(
-                f"the owner already has a catalogue named “{catalogue.name}”", field="name"
+                _("the owner already has a catalogue named “%(name)s”") % {"name": catalogue.name},
+                field="name",
             ) from error
         if "crop_policy" in changes:
             # After the commit: workers lock images before their catalogue, which is locked here.
@@ -230,10 +254,15 @@ def find(text: str, *, user: User | None = None) -> Catalogue:
     except ValueError:
         found = list(rows.filter(name=text)[:6])
     if not found:
-        raise NotFound(f"there is no catalogue “{text}”", field="catalogue")
+        raise NotFound(_("there is no catalogue “%(name)s”") % {"name": text}, field="catalogue")
     if len(found) > 1:
-        keys = ", ".join(f"{row.key} (of {row.owner})" for row in found)
-        raise Conflict(f"several catalogues are named “{text}”: {keys}", field="catalogue")
+        keys = ", ".join(
+            _("%(key)s (of %(owner)s)") % {"key": row.key, "owner": row.owner} for row in found
+        )
+        raise Conflict(
+            _("several catalogues are named “%(name)s”: %(keys)s") % {"name": text, "keys": keys},
+            field="catalogue",
+        )
     return found[0]
 
 
@@ -266,14 +295,14 @@ def remove(catalogue: Catalogue) -> None:
     When somebody adds to it in that moment, it begins again. Raises Conflict when that does not
     end.
     """
-    for _ in range(_REMOVALS):
+    for _attempt in range(_REMOVALS):
         try:
             if _remove(catalogue):
                 return
         except (IntegrityError, OperationalError) as error:
             if not isinstance(error.__cause__, (ForeignKeyViolation, DeadlockDetected)):
                 raise
-    raise Conflict("somebody goes on working in this catalogue; stop that, then remove it")
+    raise Conflict(_("somebody goes on working in this catalogue; stop that, then remove it"))
 
 
 @transaction.atomic
@@ -317,4 +346,8 @@ def _locked(rows: QuerySet[Any], *, no_key: bool = False) -> list[int]:
 
 def _check_choice(field: str, value: str, allowed: list[str]) -> None:
     if value not in allowed:
-        raise BadInput(f"{field} “{value}” is not one of {', '.join(allowed)}", field=field)
+        raise BadInput(
+            _("%(field)s “%(value)s” is not one of %(allowed)s")
+            % {"field": field, "value": value, "allowed": ", ".join(allowed)},
+            field=field,
+        )

@@ -13,6 +13,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition.errors import Conflict
 from recognition.models import (
@@ -30,7 +31,6 @@ from recognition.services.gallery_adding import Added
 
 log = structlog.get_logger(__name__)
 
-_UNFINISHED = [State.PENDING, State.RUNNING]
 _OWN = Q(reason="")  # a waiting line whose picture was there already has the reason from the start
 
 
@@ -89,8 +89,7 @@ def _look_at(job_id: int) -> None:
         job.state, job.total, job.finished_at = State.DONE, job.done + job.failed, timezone.now()
     job.save(update_fields=["state", "total", "done", "failed", "finished_at"])
     if not waiting:
-        with audit.for_job(job):
-            jobs.record_end(job)
+        jobs.record_end(job)
         log.info("job_ended", job=str(job.key), done=job.done, failed=job.failed)
 
 
@@ -126,7 +125,7 @@ def abandon(job: Job) -> None:
     """For `jobs.cancel`: remove the images that a locked job's call added and that have no vector
     yet."""
     images = GalleryImage.objects.filter(
-        pk__in=_waiting(job).filter(_OWN).values("image"), state__in=_UNFINISHED
+        pk__in=_waiting(job).filter(_OWN).values("image"), state__in=State.unfinished()
     )
     rows = list(images.order_by("pk").select_for_update())  # no worker ends one from here on
     _report(job)
@@ -144,8 +143,10 @@ def again(job: Job) -> int:
     count = failed.update(result=LineResult.WAITING, reason="")
     if not count:
         raise Conflict(
-            "no picture of the job failed, and those it never came to were removed when it was "
-            "cancelled; send them again"
+            _(
+                "no picture of the job failed, and those it never came to were removed when it was "
+                "cancelled; send them again"
+            )
         )
     gallery_embedding.retry(rows)
     Job.objects.filter(pk=job.pk).update(state=State.RUNNING, error="", failed=0, finished_at=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from recognition.engine.registry import INT8_SUFFIX, MODELS
 from recognition.engine.store import ModelStore
@@ -51,7 +52,8 @@ def installed(name: str) -> FeatureModel:
         row = FeatureModel.objects.filter(name=name, installed=True).first()
     if row is None:
         raise ModelUnavailable(
-            f"{name} is not a feature model; `manage.py models list` shows which are installed",
+            _("%(name)s is not a feature model; `manage.py models list` shows which are installed")
+            % {"name": name},
             field="feature_model",
         )
     return row
@@ -67,6 +69,10 @@ def require_detector(name: str) -> None:
     model = ModelStore(settings.SHITU_MODELS_DIR).get(name)
     if model.role != "detector":
         raise ModelUnavailable(
-            f"{name} is not a detection model; `manage.py models list` shows which are installed",
+            _(
+                "%(name)s is not a detection model; `manage.py models list` shows which are "
+                "installed"
+            )
+            % {"name": name},
             field="detector",
         )

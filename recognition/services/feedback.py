@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, Conflict, NotFound
 from recognition.models import (
@@ -45,14 +46,14 @@ def give(
     """
     if (product is None) == (verdict == Verdict.CORRECTED):
         raise BadInput(
-            "name the right product together with “corrected”, and with nothing else",
+            _("name the right product together with “corrected”, and with nothing else"),
             field="product",
         )
     locked = _locked(query)
     if locked.state != State.DONE:
         raise Conflict(
-            f"there is nothing to give feedback on yet: this recognition is "
-            f"{locked.get_state_display()}"
+            _("there is nothing to give feedback on yet: this recognition is %(state)s")
+            % {"state": locked.get_state_display()}
         )
     region = _region(locked, position)
     if verdict == Verdict.CONFIRMED:
@@ -67,7 +68,7 @@ def give(
     shown_id = shown.pk if shown else None
     if before is not None and (before.verdict, before.product_id) == (verdict, shown_id):
         return before
-    kept, _ = Feedback.objects.update_or_create(
+    kept, _created = Feedback.objects.update_or_create(
         detection=region,
         defaults={
             "verdict": verdict,
@@ -114,7 +115,7 @@ def _locked(query: RecognitionQuery) -> RecognitionQuery:
     rows = RecognitionQuery.objects.select_related("catalogue").filter(pk=query.pk)
     found = rows.select_for_update(of=("self",), no_key=True).first()
     if found is None:
-        raise NotFound("the recognition was removed a moment ago")
+        raise NotFound(_("the recognition was removed a moment ago"))
     return found
 
 
@@ -122,8 +123,8 @@ def _region(query: RecognitionQuery, position: int) -> Detection:
     found = query.detections.filter(position=position).first()
     if found is None:
         raise NotFound(
-            f"this answer has no region {position}; it has {query.detections.count()}, counted "
-            "from 0"
+            _("this answer has no region %(position)s; it has %(count)s, counted from 0")
+            % {"position": position, "count": query.detections.count()}
         )
     return found
 
@@ -139,15 +140,20 @@ def _proposed_id(region: Detection) -> int | None:
 def _proposed(query: RecognitionQuery, region: Detection) -> Product:
     if (best := region.matches.first()) is None:
         raise Conflict(
-            "nothing was proposed for this region, so there is nothing to confirm; name the right "
-            "product, or say that it is unknown",
+            _(
+                "nothing was proposed for this region, so there is nothing to confirm; name the "
+                "right product, or say that it is unknown"
+            ),
             field="verdict",
         )
     found = _living(query, _proposed_id(region))
     if found is None:
         raise Conflict(
-            f"“{best.label}”, which was proposed, was removed since; name another product, or say "
-            "that it is unknown",
+            _(
+                "“%(label)s”, which was proposed, was removed since; name another product, or say "
+                "that it is unknown"
+            )
+            % {"label": best.label},
             field="verdict",
         )
     return found
@@ -158,7 +164,8 @@ def _named(query: RecognitionQuery, product_id: int) -> Product:
     found = _living(query, row.merged_into_id or row.pk) if row else None
     if found is None:  # in the same words for what is elsewhere and what is nowhere
         raise BadInput(
-            f"there is no product {product_id} in the catalogues that were asked", field="product"
+            _("there is no product %(id)s in the catalogues that were asked") % {"id": product_id},
+            field="product",
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput
 from recognition.models import Product
@@ -39,14 +40,19 @@ def comparisons(items: Sequence[Mapping[str, Any]]) -> tuple[Comparison, ...]:
     `in` takes a list of values, `exists` true or false, all others one value. Raises BadInput.
     """
     if len(items) > MOST_CONDITIONS:
-        raise BadInput(f"more than {MOST_CONDITIONS} conditions on attributes", field="attributes")
+        raise BadInput(
+            _("more than %(most)s conditions on attributes") % {"most": MOST_CONDITIONS},
+            field="attributes",
+        )
     return tuple(_comparison(item) for item in items)
 
 
 def _comparison(item: Mapping[str, Any]) -> Comparison:
     name, operator, value = item["name"], item["operator"], item["value"]
     if operator == "exists" and not isinstance(value, bool):
-        raise BadInput(f"{name}: `exists` takes true or false", field="attributes")
+        raise BadInput(
+            _("%(name)s: `exists` takes true or false") % {"name": name}, field="attributes"
+        )
     try:  # what no attribute can be, none can be compared with
         check_attributes({name: value})
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import BadInput, Conflict, NotFound
@@ -29,7 +30,8 @@ def clean_external_id(external_id: str) -> str:
     external_id = external_id.strip()
     if len(external_id) > MAX_EXTERNAL_ID:
         raise BadInput(
-            f"the external id is longer than {MAX_EXTERNAL_ID} characters", field="external_id"
+            _("the external id is longer than %(most)s characters") % {"most": MAX_EXTERNAL_ID},
+            field="external_id",
         )
     try:
         check_line(external_id)
@@ -96,7 +98,7 @@ def move_images(images: Iterable[GalleryImage], to: Product) -> int:
     # Nothing joined: behind a lock that had to be waited for, only the locked row is read again.
     rows = list(GalleryImage.objects.filter(pk__in=ids).order_by("pk").select_for_update())
     if any(row.catalogue_id != to.catalogue_id for row in rows):
-        raise NotFound("an image is not in this product's catalogue", field="images")
+        raise NotFound(_("an image is not in this product's catalogue"), field="images")
     coming = [row for row in rows if row.product_id != to.pk]
     moved = give(coming, to)
     if coming:
@@ -159,7 +161,8 @@ def change_image(image: GalleryImage, **changes: Any) -> GalleryImage:
     row = GalleryImage.objects.select_related("product", "catalogue").filter(pk=image.pk).first()
     if row is None:
         raise Conflict(
-            "that product has this picture already; remove one of the two instead", field="label"
+            _("that product has this picture already; remove one of the two instead"),
+            field="label",
         )
     if "external_id" in changes:
         set_external_id(row, changes["external_id"])
@@ -178,7 +181,7 @@ def set_external_id(image: GalleryImage, external_id: str) -> GalleryImage:
     lock_image_ids(image.catalogue)
     row = GalleryImage.objects.select_for_update().filter(pk=image.pk).first()
     if row is None:
-        raise NotFound("the image was removed meanwhile")
+        raise NotFound(_("the image was removed meanwhile"))
     _refuse_taken(row, wanted)
     if row.external_id != wanted:
         changes = {"external_id": [row.external_id, wanted]}
@@ -198,7 +201,9 @@ def _refuse_taken(image: GalleryImage, external_id: str) -> None:
     others = GalleryImage.everything.filter(catalogue=image.catalogue_id).exclude(pk=image.pk)
     if external_id and (other := others.filter(external_id=external_id).first()):
         raise Conflict(
-            f"image {other.number} has the external id “{external_id}” already", field="external_id"
+            _("image %(number)s has the external id “%(id)s” already")
+            % {"number": other.number, "id": external_id},
+            field="external_id",
         )
 
 
@@ -211,7 +216,7 @@ def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
     wanted = list(check_box(box, image.width, image.height)) if box is not None else None
     row = GalleryImage.objects.select_for_update().filter(pk=image.pk).first()
     if row is None:
-        raise NotFound("the image was removed meanwhile")
+        raise NotFound(_("the image was removed meanwhile"))
     source = BoxSource.GIVEN if wanted else BoxSource.NONE
     if (row.box, row.box_source) == (wanted, source):
         return image

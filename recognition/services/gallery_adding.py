@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from django.db import transaction
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import BadInput, RecognitionError
@@ -118,8 +119,8 @@ class _Shelf:
         external_ids = [item.external_id for item in items if item.external_id]
         if twice := [one for one, times in Counter(external_ids).items() if times > 1]:
             raise BadInput(
-                f"the external id “{twice[0]}” is given to {Counter(external_ids)[twice[0]]} "
-                "pictures of one call",
+                _("the external id “%(id)s” is given to %(n)s pictures of one call")
+                % {"id": twice[0], "n": Counter(external_ids)[twice[0]]},
                 field="external_id",
             )
         if external_ids:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import Conflict, TryAgain
@@ -113,6 +114,8 @@ def explain(
     space = image.catalogue.require_index()
     vectors = indexes.vector_of(space, image)
     if not len(vectors):
-        raise Conflict(f"the image has no vector yet: it is {image.get_state_display()}")
+        raise Conflict(
+            _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
+        )
     question = Question([space], vectors[:1], limit, per_product, filtering.among(among or {}))
     return indexes.explain(question, exact=exact)

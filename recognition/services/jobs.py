@@ -16,7 +16,9 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from psycopg.errors import DeadlockDetected
 
 from recognition import tasks
@@ -126,15 +128,26 @@ class Lease:
 
 def record_end(job: Job) -> None:
     """Write into the audit log how a job ended, in the transaction that ends it."""
-    audit.record(
-        Action.JOB_END,
-        job,
-        catalogue=job.catalogue,
-        count=job.done,
-        failed=job.failed,
-        state=job.state,
-        reason=job.error,
-    )
+    with audit.for_job(job):
+        audit.record(
+            Action.JOB_END,
+            job,
+            catalogue=job.catalogue,
+            count=job.done,
+            failed=job.failed,
+            state=job.state,
+            reason=job.error,
+        )
+
+
+@transaction.atomic
+def fail(unfinished: QuerySet[Job], reason: str) -> None:
+    """End jobs that nobody will finish, whoever works on them."""
+    ids = list(unfinished.order_by("pk").select_for_update().values_list("pk", flat=True))
+    ended = Job.objects.filter(pk__in=ids)
+    ended.fail(reason)
+    for job in ended.select_related("catalogue", "started_by"):
+        record_end(job)
 
 
 def _lease_end() -> Any:
@@ -143,8 +156,7 @@ def _lease_end() -> Any:
 
 def run(job_id: int) -> None:
     """Work on one waiting job until it ends; nothing happens when somebody else does already."""
-    claimed = Job.objects.for_workers().filter(pk=job_id, kind__in=_runs()).claim(1)
-    for job in claimed:
+    for job in Job.objects.for_workers().filter(pk=job_id, kind__in=_runs()).claim(1, fail):
         _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
 
 
@@ -158,7 +170,7 @@ def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
     )
     job = Job.objects.select_related(*_WITH).get(pk=job.pk)
     if not _run(job, progress):
-        raise Conflict("the job was cancelled, or another process took it over")
+        raise Conflict(_("the job was cancelled, or another process took it over"))
     job.refresh_from_db()
     return job
 
@@ -217,7 +229,7 @@ def cancel(job: Job, *, by: User | None) -> None:
     with transaction.atomic():
         locked = Job.objects.select_for_update().get(pk=job.pk)
         if locked.is_finished:
-            raise Conflict("the job has ended already")
+            raise Conflict(_("the job has ended already"))
         rest = ""
         if locked.kind == Job.Kind.EMBED:
             embed_jobs.abandon(locked)
@@ -247,9 +259,9 @@ def retry(job: Job, *, by: User | None) -> int:
     with transaction.atomic():
         locked = Job.objects.select_for_update().get(pk=job.pk)
         if not locked.is_finished:
-            raise Conflict("the job has not ended; cancel it first")
+            raise Conflict(_("the job has not ended; cancel it first"))
         if locked.state == State.DONE and not locked.failed:
-            raise Conflict("no line of the job failed")
+            raise Conflict(_("no line of the job failed"))
         quotas.check_job(locked.catalogue, by=by)
         if locked.kind == Job.Kind.EMBED:
             count = embed_jobs.again(locked)

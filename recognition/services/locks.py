@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import connection
+from django.utils.translation import gettext as _
 
 from recognition.errors import NotFound
 from recognition.models import Catalogue, Product
@@ -28,7 +29,9 @@ def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Pro
     )
     if len(rows) != len(ids):
         missing = min(ids - {row.pk for row in rows})
-        raise NotFound(f"this catalogue has no product {missing}", field="products")
+        raise NotFound(
+            _("this catalogue has no product %(id)s") % {"id": missing}, field="products"
+        )
     return rows
 
 

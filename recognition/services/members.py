@@ -34,7 +34,8 @@ def add(catalogue: Catalogue, user: User, role: str) -> Membership:
     )
     if not created:
         raise Conflict(
-            f"{user} is a member already, as {membership.role}; change the role instead",
+            _("%(user)s is a member already, as %(role)s; change the role instead")
+            % {"user": user, "role": membership.get_role_display()},
             field="user",
         )
     audit.record(
@@ -56,7 +57,7 @@ def add_named(catalogue: Catalogue, name: str, role: str, *, by: User) -> Member
     user = known.first()
     if user is None:
         raise BadInput(
-            "nobody of that name is in any of your catalogues; invite them by e-mail instead",
+            _("nobody of that name is in any of your catalogues; invite them by e-mail instead"),
             field="user",
         )
     return add(catalogue, user, role)
@@ -108,7 +109,9 @@ def invite(
     try:
         validate_email(email)
     except ValidationError as error:
-        raise BadInput(f"“{email[:200]}” is no e-mail address", field="email") from error
+        raise BadInput(
+            _("“%(email)s” is no e-mail address") % {"email": email[:200]}, field="email"
+        ) from error
     _lock(catalogue)
     Invitation.objects.filter(
         catalogue=catalogue, email__iexact=email, accepted_at__isnull=True
@@ -147,8 +150,10 @@ def invite(
     except (SMTPException, OSError) as error:
         log.warning("invitation_not_sent", reason=str(error))
         raise NotReady(
-            "the e-mail could not be sent, so nobody was invited; the site's staff can see why in "
-            "the log"
+            _(
+                "the e-mail could not be sent, so nobody was invited; the site's staff can see why "
+                "in the log"
+            )
         ) from error
     return invitation, text
 
@@ -170,13 +175,15 @@ def find_invitation(text: str) -> Invitation:
     found = look_up(text)
     if found is None:
         raise NotFound(
-            "there is no such invitation (any more): it was withdrawn, a newer one took its place, "
-            "or the link is not whole; ask for a new one"
+            _(
+                "there is no such invitation (any more): it was withdrawn, a newer one took its "
+                "place, or the link is not whole; ask for a new one"
+            )
         )
     if found.accepted_at is not None:
-        raise NotFound("this invitation was used already; ask for a new one")
+        raise NotFound(_("this invitation was used already; ask for a new one"))
     if found.is_expired:
-        raise NotFound("this invitation has expired; ask for a new one")
+        raise NotFound(_("this invitation has expired; ask for a new one"))
     return found
 
 
@@ -210,8 +217,10 @@ def accept(text: str, user: User) -> Membership:
     invitation = find_invitation(text)  # read again, now that nobody else can use it
     if not is_for(invitation, user):
         raise Conflict(
-            "this invitation was sent to another e-mail address than that of your account; sign in "
-            "with the account of that address, or ask for an invitation to yours"
+            _(
+                "this invitation was sent to another e-mail address than that of your account; "
+                "sign in with the account of that address, or ask for an invitation to yours"
+            )
         )
     membership, created = Membership.objects.get_or_create(
         catalogue=catalogue, user=user, defaults={"role": invitation.role}
@@ -238,13 +247,17 @@ def withdraw(invitation: Invitation) -> None:
     _lock(invitation.catalogue)
     gone, _models = Invitation.objects.filter(pk=invitation.pk, accepted_at__isnull=True).delete()
     if not gone:
-        raise Conflict("the invitation was accepted already; remove the member instead")
+        raise Conflict(_("the invitation was accepted already; remove the member instead"))
     audit.record(Action.INVITATION_WITHDRAW, invitation, catalogue=invitation.catalogue)
 
 
 def _role(role: str) -> Role:
     if role not in Role.values:
-        raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
+        raise BadInput(
+            _("role “%(role)s” is not one of %(roles)s")
+            % {"role": role, "roles": ", ".join(Role.values)},
+            field="role",
+        )
     return Role(role)
 
 
@@ -259,7 +272,7 @@ def _locked(membership: Membership) -> str:
     try:
         membership.refresh_from_db(fields=["role"])
     except Membership.DoesNotExist as error:
-        raise NotFound("they are no member any more") from error
+        raise NotFound(_("they are no member any more")) from error
     return str(membership.role)
 
 
@@ -267,7 +280,8 @@ def _refuse_last_manager(membership: Membership) -> None:
     others = Membership.objects.filter(catalogue=membership.catalogue_id, role=Role.MANAGER)
     if not others.exclude(pk=membership.pk).exists():
         raise Conflict(
-            f"{membership.user} is the last manager; make somebody else a manager first",
+            _("%(user)s is the last manager; make somebody else a manager first")
+            % {"user": membership.user},
             field="role",
         )
 

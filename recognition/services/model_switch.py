@@ -36,7 +36,7 @@ from recognition.models import (
     View,
 )
 from recognition.search import export
-from recognition.services import audit, feature_models, indexes, indexing, quotas
+from recognition.services import audit, feature_models, indexes, indexing, jobs, quotas
 from recognition.services.jobs import Lease, Progress
 from recognition.services.runtime import get_runtime
 
@@ -254,7 +254,7 @@ def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
     """
     space = space_of(catalogue, feature_model)
     # Before the catalogue is locked: whoever works on a job has the job first, the catalogue last.
-    _jobs(space).unfinished().fail("the search space was dropped")
+    jobs.fail(_jobs(space).unfinished(), "the search space was dropped")
     locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     if space.pk == locked.index_id:
         raise Conflict(

@@ -5,22 +5,18 @@ The workers do the work and this waits for the rows; a caller who goes away lose
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 
 from recognition import fetch, images
@@ -29,6 +25,7 @@ from recognition.gallery_list import clean_label
 from recognition.images import Picture
 from recognition.models import (
     Catalogue,
+    Detection,
     GalleryImage,
     Job,
     Metric,
@@ -38,6 +35,7 @@ from recognition.models import (
     User,
     Worker,
 )
+from recognition.models.prepared import prepared
 from recognition.services import (
     backpressure,
     bell,
@@ -47,6 +45,7 @@ from recognition.services import (
     gallery_adding,
     pipeline_config,
     queries,
+    saved_indexes,
 )
 from recognition.services.gallery_adding import Added, NewImage
 
@@ -56,7 +55,6 @@ DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
 _LOADERS = 8
 _MOST_DETECTIONS = 300  # PaddleX has no limit; this is the highest a catalogue can have
 _LARGEST_ID = 2**63 - 1
-_IMPORT_LOCK = 0x5EF0  # class of our advisory locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ def default(user: User) -> Catalogue | None:
     if name := settings.SHITU_PADDLEX_DEFAULT_CATALOGUE:
         return catalogues.find(name, user=user)
     if index := pipeline_config.site_index():
-        return imported(user, index)
+        return saved_indexes.imported(user, index)
     return None
 
 
@@ -294,7 +292,7 @@ def _wait(
     rows = GalleryImage.objects.filter(catalogue=catalogue)
     with bell.while_embedding(catalogue.pk) as sleep:
         while True:
-            unfinished = rows.filter(state__in=[State.PENDING, State.RUNNING])
+            unfinished = rows.filter(state__in=State.unfinished())
             waiting = list(unfinished.filter(pk__in=waiting).values_list("pk", flat=True))
             if not waiting:
                 break
@@ -323,80 +321,19 @@ def _unfinished(job: Job, added: Sequence[Added]) -> Unfinished:
     )
 
 
-def index_zip(catalogue: Catalogue) -> IO[bytes]:
-    """The catalogue's vectors as a ZIP of PaddleX's two files, open for reading.
-
-    A process of its own writes it, because FAISS has no place in this one. Raises BadInput with
-    its reason when there is nothing to write.
-    """
-    with tempfile.TemporaryDirectory(prefix="index-") as scratch:
-        file = Path(scratch, "index.zip")
-        _manage("export_index", "--catalogue", str(catalogue.key), "--output", str(file))
-        return file.open("rb")  # stays readable when its name is gone
-
-
-def imported(user: User, directory: Path, *, feature_model: str | None = None) -> Catalogue:
-    """The catalogue of `user` that holds a saved index directory; imported at first use.
-
-    It is named after the content, so the same index is imported once. `feature_model` is the
-    network that made it, which the files do not say (default: the site's). Raises BadInput.
-    """
-    name = f"index {pipeline_config.content_digest(directory)[:32]}"
-    rows = Catalogue.objects.filter(owner=user, name=name)
-    whole = rows.exclude(description="")  # else begun and interrupted: the command goes on there
-    if (found := whole.first()) is not None:
-        return found
-    catalogues.require_unlimited(user)
-    with transaction.atomic():
-        _alone(f"{user.pk} {name}")
-        if (found := whole.first()) is not None:  # somebody asked at the same time
-            return found
-        of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
-        model = feature_model or of_site
-        _manage(
-            "import_index", "--catalogue", name, "--user", user.get_username(),
-            "--index", str(directory), "--feature-model", model,
-        )  # fmt: skip
-        found = rows.get()
-        catalogues.change(found, description=f"imported from the index {directory.name}")
-    return found
-
-
-def _alone(key: str) -> None:
-    """Nobody else is past this line with the same key, until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_IMPORT_LOCK, key])
-
-
-def _manage(*arguments: str) -> None:
-    """Run one of our commands in a process of its own; raises BadInput with its last words."""
-    try:
-        ended = subprocess.run(  # noqa: S603
-            [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=settings.SHITU_PADDLEX_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise AnswerTimeout(
-            f"{arguments[0]} did not end within {settings.SHITU_PADDLEX_TIMEOUT:g} s; run "
-            f"`manage.py {arguments[0]}` on the server, which may take as long as it likes"
-        ) from error
-    if ended.returncode:
-        words = [line for line in ended.stderr.splitlines() if line.strip()]
-        raise BadInput((words or ["no reason was given"])[-1].removeprefix("CommandError: "))
-
-
 def answer_of(
     query: RecognitionQuery,
 ) -> list[tuple[list[float], float, list[tuple[str, float]]]]:
     """Each detection of an answered question: corners, detection score, `(label, score)` list."""
-    rows = query.detections.order_by("position", "matches__rank").values_list(
-        "position", "x1", "y1", "x2", "y2", "det_score", "matches__label", "matches__score"
-    )
     return [
         (corners, det_score, [(row[6], row[7]) for row in found if row[6] is not None])
-        for (_, *corners, det_score), found in groupby(rows, key=itemgetter(*range(6)))
+        for (_, *corners, det_score), found in groupby(_found(query.pk), itemgetter(*range(6)))
     ]
+
+
+@prepared
+def _found(query: int) -> QuerySet[Detection, Any]:
+    rows = Detection.objects.filter(query=query).order_by("position", "matches__rank")
+    return rows.values_list(
+        "position", "x1", "y1", "x2", "y2", "det_score", "matches__label", "matches__score"
+    )

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 from recognition import languages
 from recognition.errors import BadInput
@@ -38,7 +39,9 @@ def clean(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     if unknown := [name for name in fields if name not in FIELDS]:
         raise BadInput(
-            f"a product has no field {unknown[0]}; there are {', '.join(FIELDS)}", field=unknown[0]
+            _("a product has no field %(name)s; there are %(fields)s")
+            % {"name": unknown[0], "fields": ", ".join(FIELDS)},
+            field=unknown[0],
         )
     return {name: _clean(name, value) for name, value in fields.items()}
 
@@ -46,11 +49,11 @@ def clean(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _clean(name: str, value: Any) -> Any:
     if name == "label":
         if not isinstance(value, str):
-            raise BadInput("the label must be text", field="label")
+            raise BadInput(_("the label must be text"), field="label")
         return clean_label(value)
     if name in ("external_id", "sku", "barcode", "currency", "category", "description"):
         if not isinstance(value, str):
-            raise BadInput(f"{name} must be text", field=name)
+            raise BadInput(_("%(name)s must be text") % {"name": name}, field=name)
         value = value.strip()
     if name == "currency":
         value = value.upper()
@@ -59,9 +62,9 @@ def _clean(name: str, value: Any) -> Any:
     if name == "price" and value is not None:
         value = _price(value)
     if name in ("names", "attributes") and not isinstance(value, dict):
-        raise BadInput(f"{name} must be an object", field=name)
+        raise BadInput(_("%(name)s must be an object") % {"name": name}, field=name)
     if name == "is_active" and not isinstance(value, bool):
-        raise BadInput("is_active must be true or false", field=name)
+        raise BadInput(_("is_active must be true or false"), field=name)
     try:
         value = _COLUMNS[name].clean(value, None)
     except ValidationError as error:
@@ -69,20 +72,22 @@ def _clean(name: str, value: Any) -> Any:
     if name == "names":
         named = {str(languages.canonical(tag)): text.strip() for tag, text in value.items()}
         if len(named) != len(value):
-            raise BadInput("names: one language is there twice", field=name)
+            raise BadInput(_("names: one language is there twice"), field=name)
         return named
     return value
 
 
 def _price(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise BadInput("price must be a number", field="price")
+        raise BadInput(_("price must be a number"), field="price")
     try:
         price = Decimal(str(value).strip())
     except InvalidOperation as error:
-        raise BadInput(f"price: “{str(value)[:50]}” is no number", field="price") from error
+        raise BadInput(
+            _("price: “%(value)s” is no number") % {"value": str(value)[:50]}, field="price"
+        ) from error
     if not price.is_finite():
-        raise BadInput("price must be a finite number", field="price")
+        raise BadInput(_("price must be a finite number"), field="price")
     return price
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, NotFound
 from recognition.models import Action, GalleryImage, Product
@@ -25,7 +26,9 @@ def merge(others: Iterable[Product], into: Product) -> Product:
     catalogue = into.catalogue
     sources = {product.pk for product in others}
     if not sources or into.pk in sources:
-        raise BadInput("name one or more other products to merge into this one", field="products")
+        raise BadInput(
+            _("name one or more other products to merge into this one"), field="products"
+        )
     locked = lock_products(catalogue, [into, *(Product(pk=product_id) for product_id in sources)])
     target = next(row for row in locked if row.pk == into.pk)
     gone = [row for row in locked if row.pk != into.pk]
@@ -44,13 +47,11 @@ def merge(others: Iterable[Product], into: Product) -> Product:
         gone, ["was_active", "is_active", "removed_at", "changed_at", "merged_into"]
     )
     catalogue.touch()
-    audit.record(
+    audit.record_products(
         Action.PRODUCT_MERGE,
+        gone,
         target,
         catalogue=catalogue,
-        count=len(gone),
-        ids=audit.ids(gone),
-        labels=[row.label for row in gone[:10]],
         images=moved,
         doubles_removed=len(images) - moved,
     )
@@ -68,7 +69,7 @@ def split(product: Product, images: Iterable[GalleryImage], label: str, **fields
     catalogue = product.catalogue
     ids = {image.pk for image in images}
     if not ids:
-        raise BadInput("name the images that the new product gets", field="images")
+        raise BadInput(_("name the images that the new product gets"), field="images")
     values = product_fields.clean({"label": label, **fields})
     [whole] = lock_products(catalogue, [product])
     rows = list(
@@ -76,7 +77,7 @@ def split(product: Product, images: Iterable[GalleryImage], label: str, **fields
     )
     if len(rows) != len(ids):
         missing = min(ids - {row.pk for row in rows})
-        raise NotFound(f"the product has no image {missing}", field="images")
+        raise NotFound(_("the product has no image %(id)s") % {"id": missing}, field="images")
     made = products.insert(catalogue, {"is_active": whole.is_active} | values)
     GalleryImage.objects.filter(pk__in=ids).update(product=made)
     catalogue.touch()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import BadInput, Conflict, TryAgain
@@ -42,7 +43,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
         return 0
     source = several[0].catalogue
     if source.pk == to.pk:
-        raise BadInput("the products are in this catalogue already", field="catalogue")
+        raise BadInput(_("the products are in this catalogue already"), field="catalogue")
     rows = lock_products(source, several)
     ids = [row.pk for row in rows]
     images = list(GalleryImage.objects.filter(product__in=ids).order_by("pk").select_for_update())
@@ -55,8 +56,12 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     along = _eyes(source) == _eyes(to)
     if not along and any(not image.file for image in images):
         raise Conflict(
-            f"some images came as vectors without pictures, and “{to.name}” would have to embed "
-            "them anew; add their pictures first, or choose the same feature model and crop policy",
+            _(
+                "some images came as vectors without pictures, and “%(catalogue)s” would have to "
+                "embed them anew; add their pictures first, or choose the same feature model and "
+                "crop policy"
+            )
+            % {"catalogue": to.name},
             field="catalogue",
         )
     _move_vectors(images, source, to, along)
@@ -69,25 +74,11 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     except IntegrityError:
         _refuse_taken(rows, images, to)  # somebody was quicker: now it is seen
         raise
-    audit.record(
-        Action.PRODUCT_MOVE_OUT,
-        rows[0] if len(rows) == 1 else None,
-        catalogue=source,
-        count=len(rows),
-        ids=audit.ids(rows),
-        labels=[row.label for row in rows[:10]],
-        images=len(images),
-        to=str(to.key),
+    audit.record_products(
+        Action.PRODUCT_MOVE_OUT, rows, catalogue=source, images=len(images), to=str(to.key)
     )
-    audit.record(
-        Action.PRODUCT_MOVE_IN,
-        rows[0] if len(rows) == 1 else None,
-        catalogue=to,
-        count=len(rows),
-        ids=audit.ids(rows),
-        labels=[row.label for row in rows[:10]],
-        images=len(images),
-        embedded_anew=not along,
+    audit.record_products(
+        Action.PRODUCT_MOVE_IN, rows, catalogue=to, images=len(images), embedded_anew=not along
     )
     return len(rows)
 
@@ -96,20 +87,25 @@ def _refuse_taken(rows: Sequence[Product], images: Sequence[GalleryImage], to: C
     there = Product.objects.filter(catalogue=to)
     if taken := there.filter(label__in=[row.label for row in rows]).first():
         raise Conflict(
-            f"“{to.name}” already has a product “{taken.label}”; rename one of them, or merge them "
-            "after moving",
+            _(
+                "“%(catalogue)s” already has a product “%(label)s”; rename one of them, or merge "
+                "them after moving"
+            )
+            % {"catalogue": to.name, "label": taken.label},
             field="label",
         )
     external_ids = [row.external_id for row in rows if row.external_id]
     if taken := there.filter(external_id__in=external_ids).first():
         raise Conflict(
-            f"“{to.name}” already has a product with the external id “{taken.external_id}”",
+            _("“%(catalogue)s” already has a product with the external id “%(id)s”")
+            % {"catalogue": to.name, "id": taken.external_id},
             field="external_id",
         )
     external_ids = [image.external_id for image in images if image.external_id]
     if image := GalleryImage.everything.filter(catalogue=to, external_id__in=external_ids).first():
         raise Conflict(
-            f"“{to.name}” already has an image with the external id “{image.external_id}”",
+            _("“%(catalogue)s” already has an image with the external id “%(id)s”")
+            % {"catalogue": to.name, "id": image.external_id},
             field="external_id",
         )
 
@@ -168,7 +164,8 @@ def _move_rows(
         now = Catalogue.objects.select_related("index").get(pk=catalogue.pk)
         if _eyes(now) != _eyes(catalogue):
             raise TryAgain(
-                f"“{catalogue.name}” got another network or crops otherwise now; move them again"
+                _("“%(catalogue)s” got another network or crops otherwise now; move them again")
+                % {"catalogue": catalogue.name}
             )
     if any(image.state == State.PENDING for image in images):
         tasks.wake(tasks.embed_images, to.pk)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
 from recognition.models import Action, Catalogue, Product
@@ -47,7 +48,7 @@ def find(catalogue: Catalogue, product_id: int) -> Product:
     if row is not None and row.merged_into is not None:
         row = row.merged_into
     if row is None or row.removed_at is not None:
-        raise NotFound(f"this catalogue has no product {product_id}")
+        raise NotFound(_("this catalogue has no product %(id)s") % {"id": product_id})
     return row
 
 
@@ -118,7 +119,7 @@ def change_many(catalogue: Catalogue, products: Iterable[Product], **changes: An
     values = product_fields.clean(changes)
     for name in ("label", "external_id"):
         if name in values:
-            raise BadInput(f"many products cannot have one {name}", field=name)
+            raise BadInput(_("many products cannot have one %(name)s") % {"name": name}, field=name)
     rows = lock_products(catalogue, products)
     written = {row.pk: changes for row in rows if (changes := _change(row, values))}
     changed = [row for row in rows if row.pk in written]
@@ -156,7 +157,7 @@ def _read_locked(product: Product) -> None:
     try:
         product.refresh_from_db(from_queryset=living.select_for_update(no_key=True))
     except Product.DoesNotExist as error:
-        raise NotFound("the product was removed, merged or moved meanwhile") from error
+        raise NotFound(_("the product was removed, merged or moved meanwhile")) from error
     product.catalogue = catalogue  # the caller's own, whose version moves
 
 
@@ -180,7 +181,7 @@ def _change(product: Product, values: Mapping[str, Any]) -> dict[str, list[Any]]
 def _save(product: Product, **how: Any) -> None:
     """Raises BadInput for a price without a currency, Conflict for what is taken."""
     if product.price is not None and not product.currency:
-        raise BadInput("a price needs a currency (ISO 4217, such as EUR)", field="currency")
+        raise BadInput(_("a price needs a currency (ISO 4217, such as EUR)"), field="currency")
     try:
         with transaction.atomic():
             product.save(**how)
@@ -193,13 +194,17 @@ def _taken(product: Product, error: IntegrityError) -> Conflict:
     name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", "")
     if name == "product_label_per_catalogue":
         return Conflict(
-            f"this catalogue already has a product “{product.label}”; merge the two, or choose "
-            "another label",
+            _(
+                "this catalogue already has a product “%(label)s”; merge the two, or choose "
+                "another label"
+            )
+            % {"label": product.label},
             field="label",
         )
     if name == "product_external_id_per_catalogue":
         return Conflict(
-            f"this catalogue already has a product with the external id “{product.external_id}”",
+            _("this catalogue already has a product with the external id “%(id)s”")
+            % {"id": product.external_id},
             field="external_id",
         )
     raise error
@@ -222,10 +227,11 @@ def bulk_upsert(
             values = product_fields.clean(item)
             external_id = values.get("external_id", "")
             if not external_id:
-                raise BadInput("an item needs an external_id", field="external_id")
+                raise BadInput(_("an item needs an external_id"), field="external_id")
             if external_id in seen:
                 raise BadInput(
-                    f"the external id “{external_id}” is in this call already", field="external_id"
+                    _("the external id “%(id)s” is in this call already") % {"id": external_id},
+                    field="external_id",
                 )
             seen.add(external_id)
             wanted[position] = values
@@ -285,14 +291,20 @@ def _made(
     try:
         if external_id in merged:
             raise Conflict(
-                f"the product with the external id “{external_id}” was merged into product "
-                f"{merged[external_id]}; change that one, or split it first",
+                _(
+                    "the product with the external id “%(id)s” was merged into product "
+                    "%(into)s; change that one, or split it first"
+                )
+                % {"id": external_id, "into": merged[external_id]},
                 field="external_id",
             )
         if "label" not in values:
             raise BadInput(
-                f"there is no product with the external id “{external_id}” yet, and a new one "
-                "needs a label",
+                _(
+                    "there is no product with the external id “%(id)s” yet, and a new one needs a "
+                    "label"
+                )
+                % {"id": external_id},
                 field="label",
             )
         return Upserted(insert(catalogue, values), created=True)
@@ -304,7 +316,7 @@ def _changed(
     product: Product | None, values: Mapping[str, Any], add_to: Collection[str]
 ) -> Upserted:
     if product is None:
-        return Upserted(None, error=NotFound("the product was removed a moment ago"))
+        return Upserted(None, error=NotFound(_("the product was removed a moment ago")))
     maps = {
         name: {**getattr(product, name), **value}
         for name, value in values.items()

@@ -10,15 +10,27 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import AnswerTimeout, BadInput, Conflict, RecognitionError
 from recognition.images import Picture, check_box
 from recognition.models import Action, Catalogue, Match, RecognitionQuery, State, User
+from recognition.models.prepared import prepared
 from recognition.models.query import query_path
 from recognition.services import audit, backpressure, bell, files, filtering, quotas
 
 MOST_TOP_K = 100
+_ANSWER = (
+    "state",
+    "error",
+    "catalogue_version",
+    "feature_model_id",
+    "answered_with",
+    "timings",
+    "answered_at",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +54,14 @@ class Options:
     def check(self, picture: Picture) -> None:
         """Raises BadInput naming the option that is out of range."""
         if self.det_threshold is not None and not 0 <= self.det_threshold <= 1:
-            raise BadInput("det_threshold must lie in 0..1", field="det_threshold")
+            raise BadInput(_("det_threshold must lie in 0..1"), field="det_threshold")
         if self.rec_threshold is not None and not -1 <= self.rec_threshold <= 4:
             raise BadInput(
-                "rec_threshold must lie in -1..1 (IP, cosine) or 0..4 (L2)", field="rec_threshold"
+                _("rec_threshold must lie in -1..1 (IP, cosine) or 0..4 (L2)"),
+                field="rec_threshold",
             )
         if self.top_k is not None and not 1 <= self.top_k <= MOST_TOP_K:
-            raise BadInput(f"top_k must lie in 1..{MOST_TOP_K}", field="top_k")
+            raise BadInput(_("top_k must lie in 1..%(most)s") % {"most": MOST_TOP_K}, field="top_k")
         for box in self.boxes or []:
             check_box(box, picture.width, picture.height)
         filtering.among(self.among or {})
@@ -107,8 +120,11 @@ def alike(catalogue: Catalogue, others: Iterable[Catalogue]) -> list[Catalogue]:
     for other in found:
         if other.require_index().feature_model_id != model:
             raise BadInput(
-                f"“{other.name}” uses another feature model than “{catalogue.name}”; ask each "
-                "catalogue by itself",
+                _(
+                    "“%(other)s” uses another feature model than “%(catalogue)s”; ask each "
+                    "catalogue by itself"
+                )
+                % {"other": other.name, "catalogue": catalogue.name},
                 field="catalogues",
             )
     return found
@@ -121,7 +137,7 @@ def remove(query: RecognitionQuery) -> None:
     if row is None:
         return
     if row.state == State.RUNNING:
-        raise Conflict("it is being answered right now; remove it in a moment")
+        raise Conflict(_("it is being answered right now; remove it in a moment"))
     files.remove_on_commit([row.file.name or ""])
     audit.record(Action.RECOGNITION_REMOVE, row, catalogue=row.catalogue)
     row.delete()
@@ -130,16 +146,25 @@ def remove(query: RecognitionQuery) -> None:
 def wait(query: RecognitionQuery, seconds: float) -> bool:
     """Wait until the query is answered or failed, at most `seconds`; True when it is.
 
-    Only `state` and `error` of the query are up to date afterwards.
+    What the answer writes into its row is up to date afterwards. Raises DoesNotExist when the query
+    was removed meanwhile.
     """
     deadline = time.monotonic() + seconds
-    row = RecognitionQuery.objects.filter(pk=query.pk).values_list("state", "error")
     while query.state not in State.ended():
         bell.listen(query.key, deadline)  # first: it can hardly be answered already
-        query.state, query.error = row.get()
+        rows = _answer(query.pk)
+        if not rows:
+            raise RecognitionQuery.DoesNotExist
+        for name, value in zip(_ANSWER, rows[0], strict=True):
+            setattr(query, name, value)
         if time.monotonic() >= deadline:
             break
     return query.state in State.ended()
+
+
+@prepared
+def _answer(query: int) -> QuerySet[RecognitionQuery, Any]:
+    return RecognitionQuery.objects.filter(pk=query).values_list(*_ANSWER)
 
 
 def require_answer(query: RecognitionQuery, seconds: float | None = None) -> None:
@@ -147,7 +172,8 @@ def require_answer(query: RecognitionQuery, seconds: float | None = None) -> Non
     seconds = settings.SHITU_ANSWER_TIMEOUT if seconds is None else seconds
     if not wait(query, seconds):
         raise AnswerTimeout(
-            f"no answer within {seconds:g} s; recognition {query.key} goes on and can be read later"
+            _("no answer within %(seconds)s s; recognition %(key)s goes on and can be read later")
+            % {"seconds": f"{seconds:g}", "key": query.key}
         )
     if query.state == State.FAILED:
         raise BadInput(query.error, field="image")
@@ -197,7 +223,6 @@ def ask_all(
             require_answer(first.query)
         except RecognitionError as error:
             return Answered(first.name, None, error)
-        first.query.refresh_from_db()  # what it was answered with, and how long that took
         return first
 
     for name, load in inputs:

@@ -10,8 +10,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from operator import or_
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -19,10 +18,12 @@ import redis
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, LimitReached, StorageFull
 from recognition.models import Action, ApiToken, Catalogue, Job, Quota, User
+from recognition.models.prepared import prepared
 from recognition.services import audit
 
 log = structlog.get_logger(__name__)
@@ -64,24 +65,29 @@ def limits(of: Limited) -> dict[str, int | None]:
 
 
 def _limits(several: Sequence[Limited]) -> list[dict[str, int | None]]:
-    """`limits` of each, in one statement."""
-    keys = [(_kind(of), of.pk) for of in several]
+    """`limits` of each, in one statement; at most one catalogue, one user and one token."""
+    keys: dict[str, Any] = {_kind(of): of.pk for of in several}
     rows = {
-        key: row
-        for row in Quota.objects.filter(reduce(or_, (Q(**{kind: pk}) for kind, pk in keys)))
-        for key in keys
-        if getattr(row, f"{key[0]}_id") == key[1]
+        kind: row
+        for row in _rows(keys.get("catalogue"), keys.get("user"), keys.get("token"))
+        for kind in keys
+        if getattr(row, f"{kind}_id") is not None
     }
     answer = []
-    for kind, pk in keys:
+    for kind in keys:
         found: dict[str, int | None] = {}
         for name in LIMITS:
-            own = getattr(rows.get((kind, pk)), name, None)
+            own = getattr(rows.get(kind), name, None)
             setting = _DEFAULTS.get((kind, name))
             default = getattr(settings, setting) if setting else 0
             found[name] = (default if own is None else own) or None
         answer.append(found)
     return answer
+
+
+@prepared
+def _rows(catalogue: int | None, user: int | None, token: str | None) -> QuerySet[Quota]:
+    return Quota.objects.filter(Q(catalogue=catalogue) | Q(user=user) | Q(token=token))
 
 
 def usage(catalogue: Catalogue) -> list[Usage]:
@@ -104,11 +110,15 @@ def change(of: Limited, **most: int | None) -> Quota:
     """
     for name, value in most.items():
         if name not in LIMITS:
-            raise BadInput(f"{name} is no limit; there are {', '.join(LIMITS)}", field=name)
+            raise BadInput(
+                _("%(name)s is no limit; there are %(limits)s")
+                % {"name": name, "limits": ", ".join(LIMITS)},
+                field=name,
+            )
         if value is not None and value < 0:
-            raise BadInput(f"{name} must be 0 (unlimited) or more", field=name)
+            raise BadInput(_("%(name)s must be 0 (unlimited) or more") % {"name": name}, field=name)
     whose: dict[str, Any] = {_kind(of): of}
-    row, _ = Quota.objects.select_for_update().get_or_create(**whose)
+    row, _created = Quota.objects.select_for_update().get_or_create(**whose)
     changes = audit.differences({name: getattr(row, name) for name in most}, most)
     if changes:
         for name, value in most.items():
@@ -130,9 +140,7 @@ def check_stored(catalogue: Catalogue) -> None:
     is what makes it exact however many add at once.
     """
     own, most = _limits([catalogue, catalogue.owner])
-    _refuse_stored(
-        f"the catalogue “{catalogue.name}”", own, catalogue.stored_images, catalogue.stored_bytes
-    )
+    _refuse_stored(_called(catalogue), own, catalogue.stored_images, catalogue.stored_bytes)
     if most["images"] or most["stored_bytes"]:
         # Additions to two catalogues of one owner meet here only.
         User.objects.select_for_update(no_key=True).get(pk=catalogue.owner_id)
@@ -140,7 +148,7 @@ def check_stored(catalogue: Catalogue) -> None:
             images=Sum("stored_images", default=0), stored_bytes=Sum("stored_bytes", default=0)
         )
         _refuse_stored(
-            f"the catalogues of {catalogue.owner} together",
+            _("the catalogues of %(owner)s together") % {"owner": catalogue.owner},
             most,
             held["images"],
             held["stored_bytes"],
@@ -157,15 +165,20 @@ def _refuse_stored(
     say_held: bool = True,
 ) -> None:
     for name, held, unit in (
-        ("images", images, "images"),
-        ("stored_bytes", byte_size, "bytes"),
+        ("images", images, _("images")),
+        ("stored_bytes", byte_size, _("bytes")),
     ):
         limit = most[name]
         if limit is not None and held > limit:
-            would = f"would hold {held:,}" if say_held else "would hold more"
+            would = _("would hold more")
+            if say_held:
+                would = _("would hold %(held)s") % {"held": f"{held:,}"}
             raise StorageFull(
-                f"{whose} may hold {limit:,} {unit} and {would}, with those in the trash; "
-                "remove some for good, or ask the site's staff for more",
+                _(
+                    "%(whose)s may hold %(most)s %(unit)s and %(would)s, with those in the trash; "
+                    "remove some for good, or ask the site's staff for more"
+                )
+                % {"whose": whose, "most": f"{limit:,}", "unit": unit, "would": would},
                 field="images",
             )
 
@@ -186,8 +199,11 @@ def check_job(catalogue: Catalogue, *, by: User | None) -> None:
         running = Job.objects.filter(mine).unfinished().count()
         if running >= most:
             raise LimitReached(
-                f"{_called(of)} may have {most} unfinished jobs at once and has {running}; "
-                "wait for one to end, or cancel one",
+                _(
+                    "%(whose)s may have %(most)s unfinished jobs at once and has %(running)s; "
+                    "wait for one to end, or cancel one"
+                )
+                % {"whose": _called(of), "most": most, "running": running},
                 retry_after=_LOOK_AGAIN,
             )
 
@@ -214,8 +230,16 @@ def check_query(catalogue: Catalogue, *, by: User | None) -> None:
     for (one, most), full in zip(limited, taken, strict=True):
         if full is not None:
             raise LimitReached(
-                f"{_called(one)} may ask {most} queries a minute and has asked {full.used}; "
-                f"ask again in {full.seconds:.0f} s",
+                _(
+                    "%(whose)s may ask %(most)s queries a minute and has asked %(used)s; "
+                    "ask again in %(seconds)s s"
+                )
+                % {
+                    "whose": _called(one),
+                    "most": most,
+                    "used": full.used,
+                    "seconds": f"{full.seconds:.0f}",
+                },
                 retry_after=full.seconds,
             )
 
@@ -236,8 +260,16 @@ def check_request(user: User) -> None:
         return
     if full is not None:
         raise LimitReached(
-            f"{_called(one)} may send {most} requests a minute and has sent {full.used}; "
-            f"come back in {full.seconds:.0f} s",
+            _(
+                "%(whose)s may send %(most)s requests a minute and has sent %(used)s; "
+                "come back in %(seconds)s s"
+            )
+            % {
+                "whose": _called(one),
+                "most": most,
+                "used": full.used,
+                "seconds": f"{full.seconds:.0f}",
+            },
             retry_after=full.seconds,
         )
 
@@ -261,7 +293,8 @@ def check_password_reset(email: str, address: str) -> None:
     for full in taken:
         if full is not None:
             raise LimitReached(
-                f"too many such e-mails were asked for; ask again in {full.seconds / 60:.0f} min",
+                _("too many such e-mails were asked for; ask again in %(minutes)s min")
+                % {"minutes": f"{full.seconds / 60:.0f}"},
                 retry_after=full.seconds,
             )
 
@@ -338,5 +371,7 @@ def _kind(of: Limited) -> str:
 
 def _called(of: Limited) -> str:
     if isinstance(of, Catalogue):
-        return f"the catalogue “{of.name}”"
-    return f"the user {of}" if isinstance(of, User) else f"the token “{of.name}”"
+        return _("the catalogue “%(name)s”") % {"name": of.name}
+    if isinstance(of, User):
+        return _("the user %(name)s") % {"name": of}
+    return _("the token “%(name)s”") % {"name": of.name}

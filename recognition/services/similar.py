@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from recognition import search
 from recognition.errors import Conflict
 from recognition.models import Catalogue, GalleryImage, Metric
@@ -45,7 +47,9 @@ def find(
     together = [catalogue, *queries.alike(catalogue, also)]
     vectors = indexes.vector_of(space, image)
     if not len(vectors):
-        raise Conflict(f"the image has no vector yet: it is {image.get_state_display()}")
+        raise Conflict(
+            _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
+        )
     [found] = search.nearest(
         [one.require_index() for one in together],
         vectors[:1],  # of two views the whole picture

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput
 from recognition.models import Action, ApiToken, Catalogue, Role, User
@@ -31,11 +32,15 @@ def create(
     """
     name = name.strip()
     if not 1 <= len(name) <= 100:
-        raise BadInput("the name must have 1 to 100 characters", field="name")
+        raise BadInput(_("the name must have 1 to 100 characters"), field="name")
     if role not in Role.values:
-        raise BadInput(f"role “{role}” is not one of {', '.join(Role.values)}", field="role")
+        raise BadInput(
+            _("role “%(role)s” is not one of %(roles)s")
+            % {"role": role, "roles": ", ".join(Role.values)},
+            field="role",
+        )
     if days is not None and not 1 <= days <= LONGEST_DAYS:
-        raise BadInput(f"days must lie in 1..{LONGEST_DAYS}", field="days")
+        raise BadInput(_("days must lie in 1..%(most)s") % {"most": LONGEST_DAYS}, field="days")
     token, text = ApiToken.objects.create(
         user=user, name=name, role=role, expiry=timedelta(days=days) if days else None
     )

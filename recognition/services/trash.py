@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import Conflict, NotFound
@@ -38,15 +39,7 @@ def put(catalogue: Catalogue, products: Iterable[Product]) -> int:
     _lock_images(ids)
     images = GalleryImage.objects.filter(product__in=ids).update(removed_at=now)
     catalogue.touch()
-    audit.record(
-        Action.PRODUCT_TRASH,
-        rows[0] if len(rows) == 1 else None,
-        catalogue=catalogue,
-        count=len(rows),
-        ids=audit.ids(rows),
-        labels=[row.label for row in rows[:10]],
-        images=images,
-    )
+    audit.record_products(Action.PRODUCT_TRASH, rows, catalogue=catalogue, images=images)
     return len(rows)
 
 
@@ -61,7 +54,7 @@ def restore(product: Product, *, label: str | None = None) -> Product:
     rows = Product.everything.in_trash().select_related("catalogue").filter(pk=product.pk)
     found = rows.select_for_update(of=("self",), no_key=True).first()
     if found is None:
-        raise NotFound("this product is not in the trash (any more)")
+        raise NotFound(_("this product is not in the trash (any more)"))
     if label is not None:
         found.label = clean_label(label)
     found.removed_at, found.is_active = None, found.was_active
@@ -87,12 +80,13 @@ def _taken(product: Product) -> Conflict:
     living = Product.objects.filter(catalogue=product.catalogue_id)
     if living.filter(label=product.label).exists():
         return Conflict(
-            f"another product is “{product.label}” by now; restore it under another label",
+            _("another product is “%(label)s” by now; restore it under another label")
+            % {"label": product.label},
             field="label",
         )
     return Conflict(
-        f"another product has the external id “{product.external_id}” by now; give that one "
-        "another id first",
+        _("another product has the external id “%(id)s” by now; give that one another id first")
+        % {"id": product.external_id},
         field="external_id",
     )
 
@@ -151,14 +145,7 @@ def _purge(catalogue: Catalogue, rows: Sequence[Product]) -> None:
     files.remove_on_commit([name for name, _ in images])
     Product.everything.filter(pk__in=ids).delete()
     catalogue.touch(images=-len(images), byte_size=-sum(size for _, size in images))
-    audit.record(
-        Action.PRODUCT_PURGE,
-        catalogue=catalogue,
-        count=len(rows),
-        ids=ids[: audit.MOST_IDS],
-        labels=[row.label for row in rows[:10]],
-        images=len(images),
-    )
+    audit.record_products(Action.PRODUCT_PURGE, rows, catalogue=catalogue, images=len(images))
 
 
 def _lock_images(product_ids: Sequence[int]) -> None:

@@ -97,7 +97,7 @@ class Answer:
 
     @property
     def is_waiting(self) -> bool:
-        return self.query.state in (State.PENDING, State.RUNNING)
+        return self.query.state in State.unfinished()
 
     @property
     def is_failed(self) -> bool:

@@ -49,9 +49,7 @@ def home(request: Request) -> HttpResponse:
         .annotate(
             product_count=_counted(Product.objects),
             image_count=_counted(GalleryImage.objects),
-            waiting_count=_counted(
-                GalleryImage.objects.filter(state__in=[State.PENDING, State.RUNNING])
-            ),
+            waiting_count=_counted(GalleryImage.objects.filter(state__in=State.unfinished())),
             failed_count=_counted(GalleryImage.objects.filter(state=State.FAILED)),
         )
     )
@@ -150,7 +148,7 @@ def gallery_picture(
     image = get_object_or_404(
         GalleryImage.objects.visible_to(request.user), catalogue__key=key, number=number
     )
-    return _picture(image.file, side)
+    return _picture(request, image.file, side)
 
 
 @require_safe
@@ -158,10 +156,10 @@ def query_picture(
     request: HttpRequest, key: uuid.UUID, side: int | None = None
 ) -> HttpResponseBase:
     """The picture that was asked about, as it is stored, or a small JPEG of it."""
-    return _picture(_query(request, key).file, side)
+    return _picture(request, _query(request, key).file, side)
 
 
-def _picture(file: FieldFile, side: int | None) -> HttpResponseBase:
+def _picture(request: HttpRequest, file: FieldFile, side: int | None) -> HttpResponseBase:
     if (side is not None and side not in SIDES) or not file:  # it came as a vector only
         raise Http404
-    return delivery.picture(str(file.name), side)
+    return delivery.picture(request, str(file.name), side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission
+from django.templatetags.static import static
 from django.urls import reverse
 
 from recognition.models import Catalogue
@@ -65,6 +66,12 @@ def test_the_form_for_a_new_row_opens_where_one_can_be_added(staff, rows, model)
 def test_a_search_works_whatever_is_typed(staff, rows, model, term):
     address = reverse(f"admin:recognition_{model}_changelist")
     assert staff.get(address, {"q": term}).status_code == 200
+
+
+def test_every_screen_has_the_icon_of_the_site(staff):
+    link = f'rel="icon" href="{static("recognition/icon.svg")}"'
+    for page in (staff.get(reverse("admin:index")), staff.get(reverse("home"))):
+        assert link in page.content.decode()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -75,6 +75,10 @@ def test_a_merged_ones_id_leads_on(make, editor, url, catalogue):
 
     old, new = (make(label=label).json()["id"] for label in ("old", "new"))
     product_merging.merge([products.find(catalogue, old)], products.find(catalogue, new))
+    for asked in (old, new):
+        answer = editor.get(url("products", asked), {"fields": "label"})
+        assert answer.json() == {"label": "new"}
+        assert answer["Content-Location"] == f"http://testserver{url('products', new)}"
     assert editor.get(url("products", old)).json()["id"] == new
     assert editor.patch(url("products", old), {"sku": "1"}, format="json").status_code == 404
 

@@ -17,7 +17,13 @@ from django.db import connection
 from recognition import pipeline_file, search
 from recognition.errors import BadInput, Conflict, ModelUnavailable
 from recognition.models import Catalogue, Role, State, View
-from recognition.services import catalogues, index_files, paddlex, pipeline_config
+from recognition.services import (
+    catalogues,
+    index_files,
+    paddlex,
+    pipeline_config,
+    saved_indexes,
+)
 from tests import factories, processes
 
 
@@ -123,11 +129,11 @@ def test_asked_for_by_two_at_once_it_is_imported_once(transactional_db, tmp_path
 
     def ask(_: int) -> Catalogue:
         try:
-            return paddlex.imported(user, index)
+            return saved_indexes.imported(user, index)
         finally:
             connection.close()
 
-    monkeypatch.setattr(paddlex, "_manage", manage)
+    monkeypatch.setattr(saved_indexes, "_manage", manage)
     with ThreadPoolExecutor(2) as both:
         first, second = both.map(ask, range(2))
     assert first == second

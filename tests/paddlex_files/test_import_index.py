@@ -23,7 +23,7 @@ from recognition.models import (
     State,
 )
 from recognition.services import exports, gallery, gallery_embedding, index_files, quotas
-from recognition.services.index_files import importing
+from recognition.services.index_files import adding
 from recognition.web.views import SIDES
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
@@ -124,7 +124,7 @@ def test_twice_is_as_good_as_once(catalogue, index_directory):
 
 def test_an_interrupted_import_goes_on(catalogue, index_directory, monkeypatch):
     directory = index_directory(unit_vectors(20), [f"p{n}" for n in range(20)])
-    monkeypatch.setattr(importing, "_CHUNK", 6)
+    monkeypatch.setattr(adding, "_CHUNK", 6)
 
     def die(done: int, total: int) -> None:
         if done >= 12:

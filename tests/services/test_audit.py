@@ -5,24 +5,40 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import InternalError, ProgrammingError, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import resolve
+from django.utils import timezone
 
 from recognition.errors import Conflict
 from recognition.middleware import ActorMiddleware
-from recognition.models import Action, ApiToken, AuditEntry, GalleryImage, Job, Source, State
+from recognition.models import (
+    Action,
+    ApiToken,
+    AuditEntry,
+    FeatureModel,
+    GalleryImage,
+    Job,
+    Source,
+    State,
+)
 from recognition.services import (
     audit,
     catalogues,
+    exports,
     gallery,
     gallery_adding,
     gallery_embedding,
+    imports,
+    jobs,
     members,
+    model_switch,
     product_merging,
     product_moving,
     products,
@@ -135,6 +151,18 @@ def test_what_changed_is_there_before_and_after(catalogue):
     )
 
 
+def test_what_became_of_a_product_is_found_by_its_id_to_the_end(catalogue):
+    tea = products.create(catalogue, "tea")
+    trash.put(catalogue, [tea])
+    trash.purge(catalogue, [tea])
+    entries = AuditEntry.objects.filter(object_type="product", object_id=str(tea.pk))
+    assert list(entries.values_list("action", "details__labels")) == [
+        (Action.PRODUCT_PURGE, ["tea"]),
+        (Action.PRODUCT_TRASH, ["tea"]),
+        (Action.PRODUCT_CREATE, None),
+    ]
+
+
 def test_an_act_upon_many_is_one_entry_with_its_count(catalogue):
     new = [gallery_adding.NewImage("tea", factories.picture(n)) for n in range(5)]
     gallery_adding.add_images(catalogue, new, by=catalogue.owner)
@@ -238,6 +266,58 @@ def test_a_job_is_two_entries_and_its_report_has_the_rest(catalogue, user):
             audit.record(Action.JOB_END, job, catalogue=catalogue, count=1)
     assert AuditEntry.objects.count() == before + 1
     assert (newest().source, newest().user, newest().action) == ("worker", user, "job.end")
+
+
+def _done(catalogue, tmp_path):
+    jobs.run(exports.start(catalogue, by=catalogue.owner).pk)
+
+
+def _given_up(catalogue, tmp_path):
+    job = exports.start(catalogue, by=catalogue.owner)
+    Job.objects.update(
+        state=State.RUNNING,
+        attempts=settings.SHITU_MAX_ATTEMPTS,
+        lease_until=timezone.now() - timedelta(seconds=1),
+    )
+    jobs.run(job.pk)
+    jobs.run(job.pk)  # a wake-up that comes late
+
+
+def _changed_source(catalogue, tmp_path):
+    labels = tmp_path / "gallery.txt"
+    for text in ("a.png tea", "a.png coffee"):
+        labels.write_text(text)
+        imports.start_here(catalogue, tmp_path, by=catalogue.owner, labels=labels)
+
+
+def _dropped(catalogue, tmp_path):
+    other = FeatureModel.objects.create(name="other_rec", dimension=8)
+    space = catalogue.spaces.create(feature_model=other)
+    Job.objects.create(
+        catalogue=catalogue,
+        kind=Job.Kind.REEMBED,
+        started_by=catalogue.owner,
+        options={"space": space.pk},
+    )
+    model_switch.drop(catalogue, other.name, by=None)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (_done, ""),
+        (_given_up, "the worker stopped 3 times here"),
+        (_changed_source, "interrupted, and its source has changed since"),
+        (_dropped, "the search space was dropped"),
+    ],
+)
+def test_however_a_job_ends_that_is_one_entry(catalogue, tmp_path, end, reason):
+    end(catalogue, tmp_path)
+    entry = AuditEntry.objects.get(action=Action.JOB_END)
+    job = Job.objects.get(pk=entry.object_id)
+    assert (entry.source, entry.user) == (Source.WORKER, catalogue.owner)
+    assert (entry.details["state"], entry.details["reason"]) == (job.state, reason)
+    assert job.is_finished and job.error == reason
 
 
 # --- It stays -------------------------------------------------------------------------------------

@@ -17,6 +17,21 @@ def test_products_with_a_picture_each(member, catalogue):
     assert reverse("gallery-thumbnail", args=[catalogue.key, first.number, 480]) in text
 
 
+def test_each_picture_is_as_large_as_the_screen_needs(member, catalogue):
+    image = factories.add(catalogue, "green tea", 1)
+    small, large = (
+        reverse("gallery-thumbnail", args=[catalogue.key, image.number, side])
+        for side in (160, 480)
+    )
+    for address in (
+        reverse("gallery", args=[catalogue.key]),
+        reverse("product", args=[catalogue.key, image.product_id]),
+    ):
+        text = member.get(address).content.decode()
+        assert f'srcset="{small} 160w, {large} 480w"' in text
+        assert 'width="240" height="240" loading="lazy"' in text
+
+
 def test_found_by_label(member, catalogue):
     for number, label in enumerate(["green tea", "绿茶", "coffee"]):
         factories.add(catalogue, label, number)

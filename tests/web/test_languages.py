@@ -13,6 +13,8 @@ import pytest
 from django.urls import reverse
 from django.utils.translation.template import templatize
 
+from recognition import errors
+
 ROOT = Path(__file__).resolve().parents[2] / "recognition"
 CATALOGUE = ROOT / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
 FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext"}
@@ -29,6 +31,37 @@ def marked_in(source: str) -> Iterator[str]:
             and isinstance(node.args[0], ast.Constant)
         ):
             yield node.args[0].value
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"%\(\w+\)[#0-9.+-]*[a-zA-Z]", text))
+
+
+def unnamed(text: str) -> list[str]:
+    return re.findall(r"%(?!\()[#0-9.+-]*[a-zA-Z]|\{\}", text.replace("%%", ""))
+
+
+def calls_in(tree: ast.AST) -> Iterator[tuple[ast.Call, list[str], ast.expr | None]]:
+    """Calls of a translation function, their texts, and what is put into those with `%`."""
+    given = {
+        node.left: node.right
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod)
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in FUNCTIONS
+        ):
+            texts = node.args[: 2 if node.func.id.startswith("n") else 1]
+            assert all(isinstance(one, ast.Constant) for one in texts), f"line {node.lineno}"
+            yield node, [one.value for one in texts], given.get(node)  # type: ignore[attr-defined]
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in ROOT.rglob("*.py"):
+        yield path, ast.parse(path.read_text())
 
 
 def marked_in_template(source: str) -> Iterator[str]:
@@ -89,9 +122,104 @@ def test_the_compiled_catalogue_is_the_readable_one(chinese):
 
 
 def test_placeholders_are_kept():
+    """Named ones may change their places and come more than once, the others may not."""
     for text, translations in entries().items():
-        names = set(re.findall(r"%\(\w+\)[sd]", text))
-        assert all(set(re.findall(r"%\(\w+\)[sd]", t)) == names for t in translations), text
+        for translation in translations:
+            assert named(translation) == named(text), text
+            assert unnamed(translation) == unnamed(text), text
+
+
+def test_every_placeholder_is_given_and_nothing_else():
+    """A name that a rarely run line gets wrong would be an error of its own."""
+    for path, tree in sources():
+        for call, texts, given in calls_in(tree):
+            where = f"{path.name}:{call.lineno}"
+            for text in texts:
+                if named(text):
+                    assert isinstance(given, ast.Dict), where
+                    keys = [key.value for key in given.keys if isinstance(key, ast.Constant)]
+                    assert len(keys) == len(given.keys) == len(set(keys)), where
+                    assert {re.split(r"[()]", one)[1] for one in named(text)} == set(keys), where
+                    assert not unnamed(text), where
+                elif wanted := [one for one in unnamed(text) if one != "{}"]:
+                    assert given is not None, where
+                    parts = given.elts if isinstance(given, ast.Tuple) else [given]
+                    assert len(parts) == len(wanted), where
+                else:
+                    assert given is None, where
+
+
+def test_the_function_that_translates_keeps_its_name():
+    """Where `_` is also what is thrown away, calling it would be an error."""
+    for path, tree in sources():
+        for function in ast.walk(tree):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                used = [
+                    type(node.ctx)
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Name) and node.id == "_"
+                ]
+                assert not {ast.Load, ast.Store} <= set(used), f"{path.name}: {function.name}"
+
+
+# What workers, commands and PaddleX's clients are told: kept in rows, in logs, in PaddleX's words.
+IN_ENGLISH = {
+    "api/paddlex",
+    "services/answering.py",
+    "services/imports/columns.py",
+    "services/imports/describing.py",
+    "services/imports/formats.py",
+    "services/imports/google.py",
+    "services/imports/manifest.py",
+    "services/imports/places.py",
+    "services/imports/runner.py",
+    "services/imports/site_archive.py",
+    "services/index_child.py",
+    "services/index_files",
+    "services/index_jobs.py",
+    "services/model_switch.py",
+    "services/paddlex.py",
+    "services/pipeline_config.py",
+    "services/saved_indexes.py",
+    "services/training_sets.py",
+}
+ASKED = {"web", "admin", "services", "api", "images.py", "fetch.py"}
+REFUSALS = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.RecognitionError)
+} - {"SetupError"}
+
+
+def refusals_in(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in REFUSALS | {"_bad", "_refused"}:
+                yield node
+
+
+def test_every_refusal_of_a_request_is_translated():
+    """Words are inside of a translation function; only names, values and signs stand bare."""
+    asked = [
+        (path, tree)
+        for path, tree in sources()
+        if ASKED & set(here := path.relative_to(ROOT).parts)
+        and not IN_ENGLISH & {"/".join(here), "/".join(here[:-1])}
+    ]
+    assert len(asked) > 50
+    for path, tree in asked:
+        for call in refusals_in(tree):
+            bare = {id(node) for one in call.args for node in ast.walk(one)}
+            for inner, _texts, given in calls_in(call):
+                bare -= {id(node) for node in ast.walk(inner)}
+                bare -= {id(node) for node in ast.walk(given)} if given else set()
+            for node in ast.walk(call):
+                if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                    continue
+                if id(node) in bare:
+                    words = re.sub(r"^\w+: ", "", node.value)  # the name of a field
+                    assert not re.search(r"[A-Za-z]{2}", words), f"{path.name}:{call.lineno}"
 
 
 def test_no_visible_text_of_a_template_escapes_translation():

@@ -35,6 +35,15 @@ def test_headers_keep_them_private(member, addresses):
             assert response["X-Content-Type-Options"] == "nosniff"
 
 
+def test_a_small_one_that_is_still_good_is_not_made_again(member, addresses):
+    for address in addresses:
+        etag = member.get(f"{address}160/")["ETag"]
+        kept = member.get(f"{address}160/", headers={"If-None-Match": etag})
+        assert (kept.status_code, kept.content, kept["ETag"]) == (304, b"", etag)
+        assert kept["Cache-Control"] == "private, max-age=86400, immutable"
+        assert member.get(f"{address}480/", headers={"If-None-Match": etag}).status_code == 200
+
+
 def test_a_thumbnail_is_a_small_jpeg(member, catalogue):
     factories.add(catalogue, "big", 2)
     image = catalogue.images.get()

@@ -18,7 +18,7 @@ from recognition.api.base import ApiView, UploadView, WriteSerializer
 from recognition.api.permissions import InCatalogue
 from recognition.errors import BadInput, TooLarge
 from recognition.models import Role, User
-from recognition.services import paddlex
+from recognition.services import paddlex, saved_indexes
 
 _FILES: Final = ("vector.index", "id_map.yaml")
 _MOST_BYTES: Final = 8 * 2**30
@@ -44,7 +44,7 @@ class PaddlexIndexView(InCatalogue, ApiView):
     def retrieve(self, request: Request, key: Any) -> FileResponse:
         """The vectors and labels as PaddleX saves them: vector.index and id_map.yaml in a ZIP."""
         return FileResponse(
-            paddlex.index_zip(self.catalogue),
+            saved_indexes.zipped(self.catalogue),
             as_attachment=True,
             filename=f"{self.catalogue.key}.zip",
             content_type="application/zip",
@@ -68,7 +68,7 @@ class PaddlexIndexListView(UploadView):
         with tempfile.TemporaryDirectory(prefix="saved-index-") as scratch:
             directory = Path(scratch, "index")
             _unpack(data["file"], directory)
-            catalogue = paddlex.imported(
+            catalogue = saved_indexes.imported(
                 cast(User, request.user), directory, feature_model=data.get("feature_model")
             )
         count = paddlex.contents(catalogue).count

@@ -23,7 +23,7 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
-from django.utils.translation import gettext
+from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import BadInput, TooLarge
@@ -60,7 +60,7 @@ def check_size(byte_size: int | None) -> None:
     most = settings.SHITU_MAX_IMPORT_BYTES
     if (byte_size or 0) > most:
         raise TooLarge(
-            gettext("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
+            _("The file has more than %(most)s bytes (SHITU_MAX_IMPORT_BYTES).")
             % {"most": f"{most:,}"},
             field="file",
         )
@@ -100,7 +100,7 @@ def settings_of(source: BinaryIO) -> dict[str, Any]:
     """
     with archive_head(source) as head:
         if head is None:
-            raise BadInput("only an export of this platform has settings", field="settings")
+            raise BadInput(_("only an export of this platform has settings"), field="settings")
         kept = head["catalogue"]
     return {name: kept[name] for name in _TAKEN if name in kept}
 
@@ -163,7 +163,7 @@ def start_here(
             jobs.forget_errors(job)
             job.refresh_from_db()
             return job
-    mine.fail("interrupted, and its source has changed since")
+    jobs.fail(mine, "interrupted, and its source has changed since")
     with transaction.atomic():
         job = Job.objects.create(
             catalogue=catalogue,

@@ -5,6 +5,7 @@ and to read what others wrote in a child process only (`recognition/services/ind
 
 - `exporting`   a catalogue becomes such a directory, or a ZIP of its two files
 - `importing`   the vectors of one go into a catalogue, with or without their pictures
+- `adding`      what is written for that, chunk by chunk
 
 An image that came without its picture has no file (`file == ""`), no size and no box. It is found
 like any other, but nobody can look at it, and no other network can embed it.
