@@ -7,8 +7,11 @@ With `DATABASE_URL` / `REDIS_URL` unset the project runs its own PostgreSQL / Va
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,18 +39,23 @@ def _secret_key() -> str:
     path = SHITU_VAR_DIR / "secret_key"
     try:
         SHITU_VAR_DIR.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x") as file:
-                path.chmod(0o600)
+        if not path.exists():
+            # Whole or not there, whoever else starts at this moment; readable by its owner only.
+            with NamedTemporaryFile("w", dir=SHITU_VAR_DIR) as file:
                 file.write(get_random_secret_key())
-        except FileExistsError:
-            pass
-        return path.read_text() or get_random_secret_key()
+                file.flush()
+                with suppress(FileExistsError):
+                    os.link(file.name, path)
+        key = path.read_text()
     except OSError as error:
         raise ImproperlyConfigured(
             f"the directory SHITU_VAR_DIR={SHITU_VAR_DIR} cannot be written ({error.strerror}): "
             "make it writable, or set SHITU_VAR_DIR to a directory that is"
         ) from error
+    if not key:
+        # Every process would make up another, and none accept what the others signed.
+        raise ImproperlyConfigured(f"{path} is empty: remove it, and the next start makes another")
+    return key
 
 
 def _pipeline_settings(path: str) -> dict[str, Any]:
@@ -191,7 +199,12 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "shitu",
-    }
+    },
+    # What is worth remembering, but not a round trip.
+    "process": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 1000},
+    },
 }
 
 CELERY_BROKER_URL = embedded.broker_url(REDIS_URL)

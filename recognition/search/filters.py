@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
-from time import monotonic
 from typing import Literal
+
+from django.core.cache import caches
 
 from recognition.errors import BadInput
 from recognition.search import wire
@@ -107,12 +108,18 @@ def share(catalogue_id: int, among: Filter) -> float:
 
     It only steers the choice of a plan: a share that is no longer true costs time, never results.
     """
-    return _share(catalogue_id, among, int(monotonic() / _REMEMBER_SECONDS))
-
-
-@lru_cache(maxsize=1024)
-def _share(catalogue_id: int, among: Filter, _minute: int) -> float:
     condition, params = among.sql()
+    # A digest: a filter may name ten thousand products.
+    asked = hashlib.sha256(repr((catalogue_id, condition, params)).encode()).hexdigest()
+    cache = caches["process"]
+    known = cache.get(asked)
+    if known is None:
+        known = _count(catalogue_id, condition, params)
+        cache.set(asked, known, timeout=_REMEMBER_SECONDS)
+    return float(known)
+
+
+def _count(catalogue_id: int, condition: str, params: list[object]) -> float:
     with wire.cursor() as cur:
         cur.execute(
             f"SELECT count(*) FILTER (WHERE {condition})::float8 / greatest(count(*), 1)"

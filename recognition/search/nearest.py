@@ -20,6 +20,10 @@ from recognition.search.filters import Filter
 from recognition.search.planner import Plan
 from recognition.search.wire import Vectors
 
+_ABOUT = (
+    "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
+    " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
+)
 _COUNTS = re.compile(r" rows=[\d.]+ loops=\d+")
 _COUNTING = re.compile(r"\s*(Rows Removed|Heap|Buckets:|Batches:|Index Searches:|Buffers:)")
 
@@ -134,21 +138,20 @@ class _Branch(NamedTuple):
     plan: Plan
     limit: int
     per_product: bool
-    among: Filter | None
+    condition: str
+    """What makes the product `p` a possible answer. Without its values: texts are remembered."""
+    filtered: bool
 
     @property
     def key(self) -> str:
         """What may appear only once among the results."""
         return "product_id" if self.per_product else "image_id"
 
-    def condition(self) -> tuple[str, list[object]]:
-        """What makes the product `p` a possible answer, and its parameters."""
-        return self.among.sql() if self.among else ("p.is_active", [])
-
 
 def _branches(question: Question, position: int, *, attempt: int, exact: bool) -> list[_Branch]:
     """One branch for each space with an index to use, and one for all the others together."""
-    among = question.among or None
+    among = question.among or Filter()
+    condition, _ = among.sql()
     count, dimension = question.vectors.shape
     together: dict[tuple[Plan, int], list[VectorIndex]] = {}
     for space in question.spaces:
@@ -180,7 +183,8 @@ def _branches(question: Question, position: int, *, attempt: int, exact: bool) -
             plan,
             question.limit,
             question.per_product,
-            among,
+            condition,
+            bool(among),
         )
         for (plan, _), spaces in together.items()
         if count
@@ -193,14 +197,15 @@ def statement(
     """The SQL that answers the questions by way of the branches, and its parameters."""
     catalogues = sorted({space.catalogue_id for q in questions for space in q.spaces})
     params: list[object] = []
+    values = [(question.among or Filter()).sql()[1] for question in questions]
     for branch in branches:
         params += wire.halves(questions[branch.question].vectors)
         if branch.plan.exact or (branch.plan.look and branch.per_product):
-            params += branch.condition()[1]
+            params += values[branch.question]
     for branch in branches:
         if not branch.plan.exact:
             looks = 1 + (branch.plan.look > 0 and not branch.per_product)
-            params += looks * branch.condition()[1]
+            params += looks * values[branch.question]
     return _text(tuple(catalogues), tuple(branches)), params
 
 
@@ -271,7 +276,7 @@ def _set(settings: Sequence[tuple[str, str]]) -> str:
 
 def _listed(branch: _Branch) -> str:
     """The images an exact scan keeps (filter) or leaves out (no filter: of inactive products)."""
-    condition = branch.condition()[0] if branch.among else "NOT p.is_active"
+    condition = branch.condition if branch.filtered else "NOT p.is_active"
     return (
         "SELECT g.id FROM recognition_product p JOIN recognition_galleryimage g"
         f" ON g.product_id = p.id WHERE p.catalogue_id IN ({_literals(branch.catalogues)})"
@@ -287,13 +292,9 @@ def _exact(branch: _Branch, listed: str) -> str:
     vectors = (
         "SELECT e.image_id, e.view, e.emb <#> q.v AS d FROM recognition_embedding e"
         f" WHERE e.space_id IN ({_literals(branch.spaces)})"
-        f" AND e.image_id {'IN' if branch.among else 'NOT IN'} (SELECT id FROM {listed})"
+        f" AND e.image_id {'IN' if branch.filtered else 'NOT IN'} (SELECT id FROM {listed})"
     )
-    about = (
-        "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
-        " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
-        " WHERE g.id = c.image_id"
-    )
+    about = f"{_ABOUT} WHERE g.id = c.image_id"
     if branch.plan.candidates is not None:
         # OFFSET 0: looked up one by one, also by a plan made when the tables were still small.
         vectors += f" ORDER BY d LIMIT {branch.plan.candidates}"
@@ -322,49 +323,50 @@ def _indexed(branch: _Branch, most: int | None) -> str:
 
 def _about(branch: _Branch, candidate: str) -> str:
     """What is known of one candidate of an index, if it may be an answer."""
-    return (
-        "SELECT g.number, p.id AS product_id, p.label, p.catalogue_id"
-        " FROM recognition_galleryimage g JOIN recognition_product p ON p.id = g.product_id"
-        f" WHERE g.id = {candidate}.image_id AND {branch.condition()[0]} OFFSET 0"
-    )
+    return f"{_ABOUT} WHERE g.id = {candidate}.image_id AND {branch.condition} OFFSET 0"
 
 
 def _looked(branch: _Branch) -> str:
-    """The candidates of a first look: with their products where those are counted."""
+    """The candidates of a first look, each with its place among them and what the best stands out
+    by: with their products where those are counted."""
     if branch.per_product:
-        return _indexed(branch, branch.plan.look)
-    distance = f"e.emb::halfvec({branch.dimension}) <#> q.v"
+        candidates = _indexed(branch, branch.plan.look)
+    else:
+        distance = f"e.emb::halfvec({branch.dimension}) <#> q.v"
+        candidates = (
+            f"SELECT e.image_id, {distance} AS d, e.view FROM recognition_embedding e"
+            f" WHERE e.space_id = {_literals(branch.spaces)}"
+            f" ORDER BY {distance} LIMIT {branch.plan.look}"
+        )
     return (
-        f"SELECT e.image_id, {distance} AS d, e.view FROM recognition_embedding e"
-        f" WHERE e.space_id = {_literals(branch.spaces)}"
-        f" ORDER BY {distance} LIMIT {branch.plan.look}"
+        "SELECT *, row_number() OVER () AS place, max(d) OVER () - min(d) OVER () AS spread"
+        f" FROM ({candidates}) s"
     )
 
 
 def _hard(branch: _Branch, at: int) -> str:
     """The vectors for which the first look was not enough; reading one sets the whole effort.
 
-    All first looks have ended by then, because they are counted.
+    All first looks have ended by then, because they are grouped.
     """
+    enough = f" HAVING count(DISTINCT product_id) >= {branch.limit:d}" if branch.per_product else ""
     return (
-        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at}"
-        f" WHERE vector NOT IN (SELECT vector FROM l{at} GROUP BY vector"
-        f" HAVING max(d) - min(d) >= {branch.plan.stands_out:.4f}"
-        f" AND count(DISTINCT {branch.key}) >= {branch.limit:d})"
+        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at} WHERE vector NOT IN"
+        f" (SELECT vector FROM l{at} WHERE spread >= {branch.plan.stands_out:.4f}"
+        f" GROUP BY vector{enough})"
     )
 
 
 def _easy(branch: _Branch, at: int) -> str:
     """The candidates of the other vectors."""
-    found = f"SELECT * FROM l{at} WHERE vector NOT IN (SELECT vector FROM h{at})"
-    if branch.per_product:
-        return found
-    return (
-        "SELECT l.vector, l.image_id, x.number, x.product_id, x.label, l.d, l.view, x.catalogue_id"
-        f" FROM (SELECT *, row_number() OVER (PARTITION BY vector ORDER BY d) FROM ({found}) l) l"
-        f" CROSS JOIN LATERAL ({_about(branch, 'l')}) x"
-        f" WHERE row_number <= {branch.plan.candidates}"
-    )
+    columns = "vector, image_id, number, product_id, label, d, view, catalogue_id"
+    found = f"SELECT {columns} FROM l{at} l"
+    if not branch.per_product:
+        found += f" CROSS JOIN LATERAL ({_about(branch, 'l')}) x"
+    found += f" WHERE vector NOT IN (SELECT vector FROM h{at})"
+    if not branch.per_product:
+        found += f" AND place <= {branch.plan.candidates}"
+    return found
 
 
 def _literals(numbers: Sequence[int]) -> str:

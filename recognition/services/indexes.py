@@ -39,6 +39,7 @@ from recognition.search.wire import Vectors
 log = structlog.get_logger(__name__)
 
 BLOATED = 1.4  # times the bytes a vector took when the index was new: much of it is dead
+WORTH_KEEPING = 100_000  # vectors in an index: exactly they would take 50 ms a question
 LOAD_SHARE = 0.25  # of the space after a load: from there on the index is better built anew
 RECALL_K = 10
 RECALL_QUESTIONS = 50
@@ -197,10 +198,12 @@ def before_load(space_id: int, coming: int) -> bool:
 
     Building an index over everything is several times faster per vector than inserting into it, so
     it is dropped when much is to come; `tend` builds it again. Until then questions are answered
-    exactly. Not inside a transaction.
+    exactly, so a large index stays where it is. Not inside a transaction.
     """
     space = VectorIndex.objects.filter(pk=space_id).exclude(index_name="").first()
-    if space is None or coming < LOAD_SHARE * (space.vectors + coming):
+    if space is None or space.vectors > WORTH_KEEPING:
+        return False
+    if coming < LOAD_SHARE * (space.vectors + coming):
         return False
     with physical.builder() as mine:
         if mine:
@@ -310,7 +313,7 @@ def set_metric(space: VectorIndex, metric: Metric) -> None:
 
     No index changes: vectors have unit length, so every metric ranks them alike.
     """
-    catalogue = Catalogue.objects.select_for_update().get(pk=space.catalogue_id)
+    catalogue = Catalogue.objects.select_for_update(no_key=True).get(pk=space.catalogue_id)
     old, new = Metric(space.metric), Metric(metric)
     space.metric = new
     space.save(update_fields=["metric"])

@@ -34,9 +34,9 @@ def answers(made, stands_out: float | None, *, ef_search: int = 64, asked=None, 
 
 def test_a_measured_space_is_looked_into_first():
     plan = planner.choose(looking(0.15), limit=5, per_product=True)
-    assert (plan.look, plan.effort, plan.stands_out) == (24, 128, 0.15)
-    assert str(plan) == "HNSW32, 64 candidates, ef_search 24 if the best stands out, else 128"
-    assert plan.first_settings == (("hnsw.ef_search", "24"),)
+    assert (plan.look, plan.effort, plan.stands_out) == (20, 128, 0.15)
+    assert str(plan) == "HNSW32, 64 candidates, ef_search 20 if the best stands out, else 128"
+    assert plan.first_settings == (("hnsw.ef_search", "20"),)
     assert plan.settings == (("hnsw.ef_search", "128"),)
     assert not planner.choose(looking(None), limit=5, per_product=True).look
 
@@ -44,11 +44,11 @@ def test_a_measured_space_is_looked_into_first():
 @pytest.mark.parametrize(
     ("options", "look"),
     [
-        ({"ef_search": 47}, 0),  # it would hardly be cheaper
-        ({"ef_search": 48}, 24),
+        ({"ef_search": 39}, 0),  # it would hardly be cheaper
+        ({"ef_search": 40}, 20),
         ({"products": 2_000, "ef_search": 200}, 64),  # the candidates there must be, at most
         ({"products": 1_000, "ef_search": 200}, 0),  # 100 pictures each: beyond those is too far
-        ({"products": 1_000, "ef_search": 240}, 120),
+        ({"products": 1_000, "ef_search": 240}, 111),
     ],
 )
 def test_a_first_look_reaches_past_one_product_and_stays_cheap(options, look):
@@ -76,7 +76,7 @@ def test_where_nothing_stands_out_the_answer_is_that_of_the_whole_effort(shelf, 
 
 @pytest.mark.parametrize("per_product", [True, False])
 def test_where_everything_stands_out_it_is_that_of_the_look(shelf, per_product):
-    short = answers(shelf, None, ef_search=24, per_product=per_product)
+    short = answers(shelf, None, ef_search=planner.FIRST_LOOK, per_product=per_product)
     looked = answers(shelf, ALWAYS, per_product=per_product)
     assert looked.neighbours == short.neighbours
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_filters_of_every_selectivity(shelf):
             assert len(neighbours) == min(10, keep.sum())
         plans.add(found.plans[0].exact)
     assert plans == {True, False}  # both ways were put to the test
+
+
+def test_a_filter_that_names_thousands_of_products_is_not_kept(shelf):
+    for n in range(3):
+        among = Filter(product_ids=tuple(range(n, 20_000 + n)))
+        search.nearest([shelf.space], shelf.questions[:1], limit=3, among=among)
+    del among
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, Filter) and one.product_ids]
+    assert max((len(one.product_ids) for one in kept), default=0) < 20_000
 
 
 def test_a_filter_that_lets_only_distant_pictures_pass(shelf):

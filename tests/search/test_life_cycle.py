@@ -159,6 +159,11 @@ def test_before_a_big_load_the_index_goes(indexed):
     assert indexes.tend(made.space.pk) is Tended.BUILT
 
 
+def test_a_large_index_is_worth_more_than_the_time_of_a_load(indexed, monkeypatch):
+    monkeypatch.setattr(indexes, "WORTH_KEEPING", 500)
+    assert indexes.before_load(indexed(700).space.pk, 5000) is False
+
+
 def test_a_build_that_fails_says_why_and_leaves_nothing(filled, low_thresholds, monkeypatch):
     made = filled(700)
     monkeypatch.setattr(physical, "partition", lambda space_id: "no_such_table")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -97,6 +98,29 @@ def test_with_one_set_the_other_starts(var, others, tmp_path):
     assert seen["redis"] == others.redis_url
 
 
+KEY = "from django.conf import settings; print(settings.SECRET_KEY)"
+
+
+def test_processes_that_start_together_sign_with_one_secret(var):
+    elsewhere = {
+        "DATABASE_URL": "postgres://nobody@nowhere/x",
+        "REDIS_URL": "redis://nowhere",
+        "SHITU_SECRET_KEY": "",
+    }
+    with ThreadPoolExecutor() as pool:
+        started = list(
+            pool.map(lambda _: python("-c", KEY, SHITU_VAR_DIR=str(var), **elsewhere), range(3))
+        )
+    assert len({done.stdout for done in started}) == 1, started
+    assert len(started[0].stdout.strip()) >= 50
+    assert (var / "secret_key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in var.iterdir()] == ["secret_key"]
+
+    (var / "secret_key").write_text("")  # of a full disk
+    done = python("-c", KEY, SHITU_VAR_DIR=str(var), **elsewhere)
+    assert "secret_key is empty: remove it" in done.stderr
+
+
 # --- python -m shitu_site.embedded ----------------------------------------------------------------
 
 
@@ -123,7 +147,7 @@ def test_start_leaves_them_running_until_stop(var):
     embedded.acquire(var)
     busy = by_hand("stop", var)
     assert busy.returncode == 1
-    assert f"Still used by process {os.getpid()}" in busy.stderr
+    assert f"is still used by process {os.getpid()}" in busy.stderr
     embedded.release(var)
     assert by_hand("status", var).returncode == 3  # no longer held, so the last owner stopped them
 
@@ -149,3 +173,16 @@ def test_run_keeps_them_until_it_is_told_to_end(var, how):
         assert process.wait(120) == 0
     now = embedded.status(var)
     assert (now.postgres, now.valkey) == (None, None)
+
+
+def test_it_is_about_the_directory_of_the_site(tmp_path, monkeypatch, capsys):
+    from shitu_site.embedded import __main__ as command
+
+    monkeypatch.setenv("SHITU_VAR_DIR", str(tmp_path / "named"))
+    assert command.main(["status"]) == 3
+    assert f"directory: {tmp_path / 'named'}\n" in capsys.readouterr().out
+    monkeypatch.delenv("SHITU_VAR_DIR")
+    monkeypatch.setattr(command, "_PROJECT", tmp_path)
+    assert command.default_var() == tmp_path / "var"
+    (tmp_path / ".env").write_text(f"SHITU_VAR_DIR={tmp_path}/in_file\n")
+    assert command.default_var() == tmp_path / "in_file"
