@@ -10,16 +10,16 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from recognition.errors import Conflict, SignInRefused
 from recognition.models import Action, Identity, Invitation, Membership, User
 from recognition.services import audit, members
+from recognition.services.locks import lock_account
 
 log = structlog.get_logger(__name__)
 
-_ACCOUNT_LOCK = 0x5EEF  # class of our advisory locks
 _MOST_NAME = 150 - 6  # of User.username, with room for a number
 _MOST_SUBJECT = 255
 _MOST_ADDRESS = 254
@@ -95,7 +95,7 @@ def join(text: str, name: str, password: str) -> Membership:
     `members.find_invitation`, Conflict when the address has an account.
     """
     email = members.find_invitation(text).email
-    _alone(email)
+    lock_account(email)
     members.find_invitation(text)  # again: a second click waited for the first
     if User.objects.filter(email__iexact=email).exists():
         raise Conflict(_("this address has an account; sign in with it"), field="email")
@@ -131,7 +131,7 @@ def _with_address(claims: Claims) -> User:
             ),
             reason="not_verified",
         )
-    _alone(claims.email)
+    lock_account(claims.email)
     rows = User.objects.filter(email__iexact=claims.email)
     same = [user for user in rows if members.same_address(user.email, claims.email)]
     if not same:
@@ -229,12 +229,4 @@ def _one_at_a_time(claims: Claims) -> None:
     """Two windows of one person wait for each other. Raises SignInRefused for no subject at all."""
     if not 0 < len(claims.subject) <= _MOST_SUBJECT or not claims.subject.isprintable():
         raise SignInRefused(_("The sign-in service did not say who you are."), reason="bad_subject")
-    _alone(f"{claims.subject} {claims.issuer}")
-
-
-def _alone(key: str) -> None:
-    """Nobody else is past this line with the same key, until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(%s, hashtext(lower(%s)))", [_ACCOUNT_LOCK, key]
-        )
+    lock_account(f"{claims.subject} {claims.issuer}")

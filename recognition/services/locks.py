@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from recognition.errors import NotFound
 from recognition.models import Catalogue, Product
 
-_IMAGE_IDS, _PRODUCT_IDS = 0x5EED, 0x5EEE  # classes of our advisory locks
+_IMAGE_IDS, _PRODUCT_IDS, _ACCOUNT, _IMPORT = range(0x5EED, 0x5EF1)  # classes of advisory locks
 
 
 def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
@@ -45,6 +45,21 @@ def lock_product_ids(catalogue: Catalogue) -> None:
     _advise(_PRODUCT_IDS, catalogue)
 
 
+def lock_account(key: str) -> None:
+    """Two windows of one person wait in line; `key` is what they are known by, in any case."""
+    _advise_by_text(_ACCOUNT, key.lower())
+
+
+def lock_import(key: str) -> None:
+    """Of two calls that import the same saved index, the second finds it there."""
+    _advise_by_text(_IMPORT, key)
+
+
 def _advise(what: int, catalogue: Catalogue) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [what, catalogue.pk % 2**31])
+
+
+def _advise_by_text(what: int, key: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [what, key])

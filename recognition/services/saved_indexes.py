@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from recognition.errors import AnswerTimeout, BadInput
 from recognition.models import Catalogue, User
 from recognition.services import catalogues, pipeline_config
-
-_IMPORT_LOCK = 0x5EF0  # class of our advisory locks
+from recognition.services.locks import lock_import
 
 
 def zipped(catalogue: Catalogue) -> IO[bytes]:
@@ -44,7 +43,7 @@ def imported(user: User, directory: Path, *, feature_model: str | None = None) -
         return found
     catalogues.require_unlimited(user)
     with transaction.atomic():
-        _alone(f"{user.pk} {name}")
+        lock_import(f"{user.pk} {name}")
         if (found := whole.first()) is not None:  # somebody asked at the same time
             return found
         of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
@@ -56,12 +55,6 @@ def imported(user: User, directory: Path, *, feature_model: str | None = None) -
         found = rows.get()
         catalogues.change(found, description=f"imported from the index {directory.name}")
     return found
-
-
-def _alone(key: str) -> None:
-    """Nobody else is past this line with the same key, until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_IMPORT_LOCK, key])
 
 
 def _manage(*arguments: str) -> None:
