@@ -85,18 +85,19 @@ def resume() -> None:
 
 @shared_task
 def tend_indexes() -> None:
-    """Build, drop and repair vector indexes as catalogues grow and shrink."""
-    from recognition.services import indexes
+    """Build, drop and repair vector indexes as catalogues grow and shrink, beside answering."""
+    from recognition.services import background, indexes
 
-    indexes.tend_all()
+    background.upkeep.run(indexes.tend_all)
 
 
 @shared_task
 def measure_recall() -> None:
-    """Answer a sample of each large catalogue both ways, and search deeper where it misses."""
-    from recognition.services import indexes
+    """Answer a sample of each large catalogue both ways, and search deeper where it misses; beside
+    answering, and never while `tend_indexes` works here."""
+    from recognition.services import background, indexes
 
-    indexes.measure_all()
+    background.upkeep.run(indexes.measure_all)
 
 
 @shared_task

@@ -38,8 +38,13 @@ class _Network:
         self._predictor = predictor
         self._lock = Lock()
 
-    def _answers(self, pictures: Sequence[Pixels], batch: int, **options: Any) -> list[Any]:
-        """What the predictor says about each batch, in order."""
+    def _answers(
+        self, pictures: Sequence[Pixels], batch: int, key: str, **options: Any
+    ) -> list[Any]:
+        """What the predictor says about each batch, in order: the `key` of its answers.
+
+        The whole of an answer holds the pictures, too, turned round.
+        """
         import cv2
 
         for number, picture in enumerate(pictures):
@@ -50,11 +55,15 @@ class _Network:
                 )
             if picture.size == 0:
                 raise BadInput(f"Picture {number} is empty ({picture.shape}).")
-        bgr = [cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) for picture in pictures]
-        with self._lock:
-            sampler = self._predictor.batch_sampler
-            sampler.batch_size = batch
-            return [self._predictor.process(batch, **options) for batch in sampler(bgr)]
+        sampler = self._predictor.batch_sampler
+        answers = []
+        for start in range(0, len(pictures), batch):
+            part = pictures[start : start + batch]
+            bgr = [cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) for picture in part]
+            with self._lock:
+                sampler.batch_size = batch
+                answers += [self._predictor.process(one, **options)[key] for one in sampler(bgr)]
+        return answers
 
 
 class PaddleXDetector(_Network):
@@ -68,8 +77,8 @@ class PaddleXDetector(_Network):
         """
         # PaddleX filters by a threshold only if it is a float: 0, 1 or a numpy number keep all.
         # One picture at a time: the NMS in an ONNX file is made for that, and CPUs do not mind.
-        answers = self._answers(pictures, 1, threshold=float(threshold))
-        return [self._boxes(answer["boxes"][0]) for answer in answers]
+        answers = self._answers(pictures, 1, "boxes", threshold=float(threshold))
+        return [self._boxes(boxes) for [boxes] in answers]
 
     def _boxes(self, found: Sequence[dict[str, Any]]) -> list[Box]:
         boxes = [
@@ -110,9 +119,9 @@ class PaddleXEmbedder(_Network):
         if not pictures:
             return np.empty((0, self.dimension), np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):  # told below, with the picture
-            answers = self._answers(pictures, len(pictures))
+            answers = self._answers(pictures, len(pictures), "feature")
         # Stacked, a matrix (as today) and a list of vectors (when PaddleX mends it) are the same.
-        vectors = np.concatenate([np.stack(list(answer["feature"])) for answer in answers])
+        vectors = np.concatenate([np.stack(list(features)) for features in answers])
         if vectors.ndim != 2 or len(vectors) != len(pictures):
             raise EngineFailed(
                 f"The embedder {self.installed.name} answered {len(pictures)} pictures with an "

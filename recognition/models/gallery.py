@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from pathlib import PurePath
-from typing import Self
 
 from django.conf import settings
 from django.db import models
@@ -25,9 +24,7 @@ class BoxSource(models.TextChoices):
 
 
 class GalleryImageQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override]  # two as_manager
-    def with_catalogue(self) -> Self:
-        """With everything the embedding of these images needs, in one query."""
-        return self.select_related("catalogue__index__feature_model")
+    pass
 
 
 class LivingImages(models.Manager.from_queryset(GalleryImageQuerySet)):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
@@ -30,6 +31,11 @@ class JobQuerySet(WorkQuerySet, InCatalogueQuerySet):  # type: ignore[override] 
         return super().fail(reason, finished_at=timezone.now(), **also)
 
 
+def current_language() -> str:
+    """The language of the page or request that is being answered, of a command the site's."""
+    return get_language() or settings.LANGUAGE_CODE
+
+
 def job_path(job: Job, filename: str) -> str:
     """Random like every stored name; the uploader's own is in `source_name`."""
     return f"jobs/{job.catalogue.key}/{uuid.uuid4().hex}{PurePath(filename).suffix.lower()[:8]}"
@@ -39,7 +45,8 @@ class Job(Work):
     """An import, an export, a rebuild. `done + failed` of `total` lines are behind it.
 
     `file` is what was uploaded for an import and the result of an export. `options` are those of
-    the kind; an import that a command started has the local `path` there and no `file`.
+    the kind; an import that a command started has the local `path` there and no `file`. Its reasons
+    are written in the `language` of whoever started it.
     """
 
     class Kind(models.TextChoices):
@@ -60,6 +67,9 @@ class Job(Work):
         null=True,
         related_name="+",
         verbose_name=_("started by"),
+    )
+    language = models.CharField(
+        _("language"), max_length=16, default=current_language, editable=False
     )
     file = models.FileField(_("file"), upload_to=job_path, max_length=255, blank=True, default="")
     source_name = models.CharField(_("name of the source"), max_length=255, blank=True, default="")

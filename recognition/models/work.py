@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
@@ -52,6 +52,8 @@ class WorkQuerySet(models.QuerySet[Any]):
         The claim is a lease of `SHITU_LEASE_SECONDS`: a worker that dies gives its rows back by
         doing nothing. A row whose lease ran out `SHITU_MAX_ATTEMPTS` times is failed, because it
         may be the one that kills the workers: `give_up` does that, with the rows and the reason.
+        For the same reason a row that was attempted before is taken alone, and before the others:
+        what was claimed together with the one that kills must not die with it again.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -68,6 +70,7 @@ class WorkQuerySet(models.QuerySet[Any]):
             given_up: list[Any] = []
             for row in rows:
                 (given_up if row.attempts >= settings.SHITU_MAX_ATTEMPTS else taken).append(row)
+            taken = [row for row in taken if row.attempts][:1] or taken
             give_up(
                 self.model._default_manager.filter(pk__in=[row.pk for row in given_up]),
                 f"the worker stopped {settings.SHITU_MAX_ATTEMPTS} times here",
@@ -79,9 +82,18 @@ class WorkQuerySet(models.QuerySet[Any]):
             row.state, row.lease_until = State.RUNNING, lease
         return taken
 
+    def again(self) -> int:
+        """Let this work wait as if nobody had tried it; returns how many rows that was."""
+        return self.update(state=State.PENDING, error="", attempts=0, lease_until=None)
+
     def fail(self, reason: str, **also: Any) -> int:
         """End this work without a result; returns how many rows that was."""
         return self.update(state=State.FAILED, error=reason, lease_until=None, **also)
+
+
+def may_leave_more(claimed: Sequence[Work], limit: int) -> bool:
+    """Whether more rows may be waiting beside those that `claim(limit)` took."""
+    return len(claimed) == limit or any(row.attempts for row in claimed)
 
 
 class Work(models.Model):

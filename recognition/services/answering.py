@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
-from recognition.errors import Conflict, ModelUnavailable, RecognitionError
+from recognition.errors import Conflict, RecognitionError
 from recognition.models import (
     Catalogue,
     Metric,
@@ -24,9 +24,11 @@ from recognition.models import (
     State,
     VectorIndex,
 )
+from recognition.models.work import may_leave_more
 from recognition.search import wire
 from recognition.search.ranking import Ranked, rank
 from recognition.services import bell, files, filtering, workers
+from recognition.services.portions import portions
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -62,23 +64,30 @@ def answer_waiting() -> bool:
     ).claim(size)
     if not claimed:
         return False
-    if len(claimed) == size:
+    more = may_leave_more(claimed, size)
+    if more:
         tasks.wake_to_answer()
-    asked = [one for one in map(_decode, claimed) if one is not None]
+    for part in portions(claimed):
+        _answer_part(part)
+        bell.ring([query.key for query in part])
+    return more
+
+
+def _answer_part(queries: Sequence[RecognitionQuery]) -> None:
+    asked = [one for one in map(_decode, queries) if one is not None]
     try:
         _answer(asked)
     except RecognitionError as error:
-        if isinstance(error, ModelUnavailable) or len(asked) == 1:
-            _fail([one.query for one in asked], error.message)
-        else:
-            log.warning("batch_failed_so_one_by_one", reason=error.message)
-            for one in asked:
-                try:
-                    _answer([one])
-                except RecognitionError as reason:
-                    _fail([one.query], reason.message)
-    bell.ring([query.key for query in claimed])
-    return len(claimed) == size
+        if len(asked) == 1:
+            _fail([asked[0].query], error.message)
+            return
+        # They are of several teams: not even a network that is missing concerns all of them.
+        log.warning("batch_failed_so_one_by_one", reason=error.message)
+        for one in asked:
+            try:
+                _answer([one])
+            except RecognitionError as reason:
+                _fail([one.query], reason.message)
 
 
 def _batch_size() -> int:

@@ -6,7 +6,6 @@ job) says so with `acting`, and `record` looks there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +14,6 @@ from typing import Any
 
 import structlog
 from celery import current_task
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
 from django.db.models import Model, QuerySet
 
@@ -177,9 +175,3 @@ def as_csv(entries: QuerySet[AuditEntry]) -> Iterator[str]:
     """
     yield "\ufeff"
     yield from spreadsheet.lines(_COLUMNS, entries.values_list(*_COLUMNS).iterator(chunk_size=1000))
-
-
-def as_json_lines(entries: QuerySet[AuditEntry]) -> Iterator[str]:
-    """Entries as one JSON object a line, in bounded memory."""
-    for row in entries.values(*_COLUMNS).iterator(chunk_size=1000):
-        yield json.dumps(row, cls=DjangoJSONEncoder, ensure_ascii=False) + "\n"

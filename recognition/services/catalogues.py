@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -193,6 +193,10 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
             _("a catalogue has no setting %(name)s") % {"name": unknown[0]}, field=unknown[0]
         )
     with transaction.atomic():
+        anew = _recropped(catalogue, options)
+        if anew:
+            # Before the catalogue is locked, as workers do it.
+            gallery_embedding.reembed(catalogue)
         now = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
         # Read behind the lock: another may answer by now, or in another metric.
         index = catalogue.index = now.require_index()
@@ -205,6 +209,11 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
         if "detector" in options:
             feature_models.require_detector(catalogue.detector)
         check(catalogue)
+        if anew != ("crop_policy" in changes):
+            raise Conflict(
+                _("somebody else changed the crop policy at this moment; try again"),
+                field="crop_policy",
+            )
         if not changes:
             return catalogue
         if "index_type" in for_index:
@@ -221,15 +230,21 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
                 _("the owner already has a catalogue named “%(name)s”") % {"name": catalogue.name},
                 field="name",
             ) from error
-        if "crop_policy" in changes:
-            # After the commit: workers lock images before their catalogue, which is locked here.
-            transaction.on_commit(partial(gallery_embedding.reembed, catalogue))
         if "metric" in for_index:  # which moved the version
             catalogue.refresh_from_db(fields=["version"])
         else:
             catalogue.touch()
         audit.record(Action.CATALOGUE_CHANGE, catalogue, catalogue=catalogue, changes=changes)
     return catalogue
+
+
+def _recropped(catalogue: Catalogue, options: Mapping[str, Any]) -> bool:
+    """Whether options hold another crop policy than the catalogue has at this moment."""
+    if "crop_policy" not in options:
+        return False
+    return not Catalogue.objects.filter(
+        pk=catalogue.pk, crop_policy=options["crop_policy"]
+    ).exists()
 
 
 def check(catalogue: Catalogue) -> None:

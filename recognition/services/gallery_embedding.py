@@ -25,8 +25,10 @@ def reembed(catalogue: Catalogue) -> int:
     keeps its vector. Returns how many images that is.
     """
     with transaction.atomic():
-        rows = GalleryImage.everything.filter(catalogue=catalogue).exclude(file="")
-        count = rows.update(state=State.PENDING, error="", attempts=0, lease_until=None)
+        rows = GalleryImage.everything.filter(catalogue=catalogue).exclude(file="").order_by("pk")
+        # Locked in order by the statement that writes them, however many there are.
+        ids = rows.select_for_update(no_key=True).values("pk")
+        count = GalleryImage.everything.filter(pk__in=ids).again()
         if count:
             tasks.wake(tasks.embed_images, catalogue.pk)
             audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
@@ -47,9 +49,7 @@ def reembed_images(images: Iterable[GalleryImage]) -> int:
 def _again(rows: QuerySet[GalleryImage], action: Action) -> int:
     """Have a worker take these once more; returns how many that is."""
     locked = list(rows.order_by("pk").select_for_update(no_key=True))
-    GalleryImage.objects.filter(pk__in=[row.pk for row in locked]).update(
-        state=State.PENDING, error="", attempts=0, lease_until=None
-    )
+    GalleryImage.objects.filter(pk__in=[row.pk for row in locked]).again()
     for catalogue in Catalogue.objects.filter(pk__in={row.catalogue_id for row in locked}):
         mine = [row for row in locked if row.catalogue_id == catalogue.pk]
         tasks.wake(tasks.embed_images, catalogue.pk)

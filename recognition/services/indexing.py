@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
+from django.utils import translation
+from django.utils.translation import gettext as _
 
 from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
@@ -22,7 +25,10 @@ from recognition.models import (
     VectorIndex,
     View,
 )
+from recognition.models.gallery import GalleryImageQuerySet
+from recognition.models.work import may_leave_more
 from recognition.services import bell, embed_jobs, files, workers
+from recognition.services.portions import portions
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
@@ -52,7 +58,7 @@ def embed_in_turn(catalogue_id: int) -> None:
     global _last_served
     _last_served = served = _next_after(_last_served) or catalogue_id
     claimed = _claim(served)
-    if len(claimed) == settings.SHITU_BATCH_SIZE or served != catalogue_id:
+    if may_leave_more(claimed, settings.SHITU_BATCH_SIZE) or served != catalogue_id:
         tasks.wake(tasks.embed_images, catalogue_id)
     try:
         _embed_claimed(served, claimed)
@@ -80,7 +86,7 @@ def embed_waiting(catalogue_id: int) -> bool:
     """
     claimed = _claim(catalogue_id)
     _embed_claimed(catalogue_id, claimed)
-    return len(claimed) == settings.SHITU_BATCH_SIZE
+    return may_leave_more(claimed, settings.SHITU_BATCH_SIZE)
 
 
 def _claim(catalogue_id: int) -> list[GalleryImage]:
@@ -88,7 +94,8 @@ def _claim(catalogue_id: int) -> list[GalleryImage]:
 
 
 def _embed_claimed(catalogue_id: int, claimed: Sequence[GalleryImage]) -> None:
-    """See `embed_waiting`. Raises ModelUnavailable, once all of them have failed with it."""
+    """See `embed_waiting`. Raises ModelUnavailable, once all of them have failed with it, and
+    TryAgain when the storage is away."""
     if not claimed:
         return
     # Read behind the claim: whoever changes how it sees takes claimed images back afterwards.
@@ -97,17 +104,32 @@ def _embed_claimed(catalogue_id: int, claimed: Sequence[GalleryImage]) -> None:
     )
     if catalogue is None:  # removed, and the images with it
         return
+    try:
+        for part in portions(claimed):
+            _embed_part(catalogue, part)
+    except ModelUnavailable as error:
+        _fail(claimed, error.message)
+        raise
+    except TryAgain:
+        # Again when the lease has run out, as often as it takes: this was no attempt.
+        _still_ours(claimed).update(attempts=F("attempts") - 1)
+        raise
+    finally:
+        bell.embedded(catalogue.pk)
+        embed_jobs.look(catalogue.pk)
+
+
+def _embed_part(catalogue: Catalogue, rows: Sequence[GalleryImage]) -> None:
     pictures: list[tuple[GalleryImage, Pixels]] = []
-    with ThreadPoolExecutor(max_workers=2) as pool:  # reading and decoding release the GIL
-        for image, read in zip(claimed, pool.map(_decode, claimed), strict=True):
+    with _decoders() as pool:
+        for image, read in zip(rows, pool.map(_decode, rows), strict=True):
             if isinstance(read, str):
                 _fail([image], read)
             else:
                 pictures.append((image, read))
     try:
         _embed(catalogue, pictures)
-    except ModelUnavailable as error:
-        _fail(claimed, error.message)
+    except ModelUnavailable:
         raise
     except RecognitionError as error:
         # One bad picture must not fail its neighbours.
@@ -117,9 +139,15 @@ def _embed_claimed(catalogue_id: int, claimed: Sequence[GalleryImage]) -> None:
                 _embed(catalogue, [picture])
             except RecognitionError as reason:
                 _fail([picture[0]], reason.message)
-    finally:
-        bell.embedded(catalogue.pk)
-        embed_jobs.look(catalogue.pk)
+
+
+def _decoders() -> ThreadPoolExecutor:
+    """Threads for `_decode`: reading and decoding release the GIL."""
+    return ThreadPoolExecutor(
+        max_workers=2,
+        initializer=translation.activate,  # a thread does not inherit it
+        initargs=(translation.get_language(),),
+    )
 
 
 def _decode(image: GalleryImage) -> Pixels | str:
@@ -128,15 +156,15 @@ def _decode(image: GalleryImage) -> Pixels | str:
     Raises TryAgain when the storage does not answer.
     """
     if not image.file:
-        return "it came as a vector without a picture, so it cannot be embedded; add its picture"
+        return _("it came as a vector without a picture, so it cannot be embedded; add its picture")
     try:
         return images.decode(files.read(image.file.name))
-    except TryAgain:  # the storage is away: the lease brings the image back
+    except TryAgain:  # the storage is away, and says nothing of the picture
         raise
     except RecognitionError as error:
         return error.message
     except OSError:
-        return "its file is missing or unreadable; add the picture again"
+        return _("its file is missing or unreadable; add the picture again")
 
 
 def _embed(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]) -> None:
@@ -161,12 +189,21 @@ def embed_into(
     """Give images that are embedded already their vectors in another space of their catalogue, too.
 
     Same crops, another network; nothing of the images changes. One that got another box meanwhile
-    is left out. `before` is called first thing in the transaction that stores them; what it raises
+    is left out. `before` is called first thing in each transaction that stores some; what it raises
     stops it. Returns, by image id, why an image could not be embedded. Raises ModelUnavailable.
     """
     failed: dict[int, str] = {}
+    for part in portions(rows):
+        failed |= _embed_part_into(space, part, before)
+    return failed
+
+
+def _embed_part_into(
+    space: VectorIndex, rows: Sequence[GalleryImage], before: Callable[[], object]
+) -> dict[int, str]:
+    failed: dict[int, str] = {}
     pictures: list[tuple[GalleryImage, Pixels]] = []
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with _decoders() as pool:
         for image, read in zip(rows, pool.map(_decode, rows), strict=True):
             if isinstance(read, str):
                 failed[image.pk] = read
@@ -266,7 +303,7 @@ def _find_main_bodies(
         [pixels for _, pixels in unboxed],
         threshold=catalogue.det_threshold,
     )
-    for (image, _), boxes in zip(unboxed, found, strict=True):
+    for (image, _pixels), boxes in zip(unboxed, found, strict=True):
         best = max(boxes, key=lambda box: box.score, default=None)
         image.box = [best.x1, best.y1, best.x2, best.y2] if best else None
         image.box_source = BoxSource.DETECTED if best else BoxSource.NONE
@@ -307,20 +344,26 @@ def _finish(catalogue: Catalogue, crops: Sequence[_Crop], vectors: Vectors) -> N
             state=State.DONE, error="", lease_until=None
         )
         catalogue.touch()
-        # Behind the catalogue's lock: another network may have been chosen while this one worked.
-        if Catalogue.objects.filter(pk=catalogue.pk, index=catalogue.index_id).exists():
+        # Behind the catalogue's lock: another network, or other views, may have been chosen while
+        # this one worked.
+        if Catalogue.objects.filter(
+            pk=catalogue.pk, index=catalogue.index_id, crop_policy=catalogue.crop_policy
+        ).exists():
             # What is beside it may be of another box; `model_switch` embeds what is missing there.
             for beside in catalogue.spaces.exclude(pk=catalogue.require_index().pk):
                 search.keep_views(beside, list(there), [])
         else:
-            GalleryImage.objects.filter(pk__in=there).update(state=State.PENDING)
+            GalleryImage.objects.filter(pk__in=there).again()
             tasks.wake(tasks.embed_images, catalogue.pk)
 
 
 def _fail(rows: Sequence[GalleryImage], reason: str) -> None:
-    """Of images that were claimed together, those that are still ours; another worker may have
-    embedded the others meanwhile."""
-    ours = GalleryImage.objects.filter(
+    _still_ours(rows).fail(reason)
+
+
+def _still_ours(rows: Sequence[GalleryImage]) -> GalleryImageQuerySet:
+    """Of images that were claimed together; another worker may have embedded the others
+    meanwhile."""
+    return GalleryImage.objects.filter(
         pk__in=[row.pk for row in rows], lease_until=rows[0].lease_until
     )
-    ours.fail(reason)

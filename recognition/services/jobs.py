@@ -17,14 +17,14 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from psycopg.errors import DeadlockDetected
 
 from recognition import tasks
 from recognition.errors import Conflict, RecognitionError
 from recognition.models import Action, Job, LineResult, State, User
-from recognition.services import audit, files, quotas, spreadsheet
+from recognition.services import audit, background, files, quotas, spreadsheet
 
 log = structlog.get_logger(__name__)
 
@@ -176,38 +176,11 @@ def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
 
 
 _WITH = ("catalogue__index__feature_model", "started_by")
-_background = threading.Lock()
-_asked = threading.Event()
 
 
 def run_in_background(job_id: int) -> None:
-    """Work on a job in a thread, so that a worker of one process goes on answering meanwhile.
-
-    One thread a process: when it is busy the job waits, and is looked for at the end.
-    """
-
-    def work() -> None:
-        mine = True
-        while mine:
-            try:
-                next_id: int | None = job_id
-                while next_id is not None:
-                    _asked.clear()
-                    run(next_id)
-                    next_id = _waiting().values_list("pk", flat=True).first()
-            finally:
-                connection.close()
-                _background.release()
-            # Somebody may have come between the last look and the release, and gone away again.
-            mine = _asked.is_set() and _background.acquire(blocking=False)
-
-    _asked.set()
-    if _background.acquire(blocking=False):
-        try:
-            threading.Thread(target=work, name="job", daemon=True).start()
-        except RuntimeError:  # no more threads
-            _background.release()
-            raise
+    """`run` in the thread of this process that works on jobs, when it is free; returns at once."""
+    background.jobs.run(run, job_id)
 
 
 def wake_waiting() -> int:
@@ -230,22 +203,31 @@ def cancel(job: Job, *, by: User | None) -> None:
         locked = Job.objects.select_for_update().get(pk=job.pk)
         if locked.is_finished:
             raise Conflict(_("the job has ended already"))
-        rest = ""
         if locked.kind == Job.Kind.EMBED:
             embed_jobs.abandon(locked)
-            rest = ", the other pictures were removed"
         behind = locked.done + locked.failed
-        of = f" of {locked.total}" if locked.total else ""
-        who = f" by {by}" if by else ""
-        locked.error = f"cancelled{who} after {behind}{of} lines; what was done stays{rest}"
-        if locked.kind == Job.Kind.REBUILD:
-            locked.error = f"cancelled{who}; the index that was there goes on answering"
+        with translation.override(locked.language):
+            locked.error = _cancelled(locked, behind, by)
         locked.state, locked.lease_until, locked.finished_at = State.FAILED, None, timezone.now()
         locked.save(
             update_fields=["state", "error", "lease_until", "finished_at", "done", "failed"]
         )
         audit.record(Action.JOB_CANCEL, locked, catalogue=locked.catalogue, by=by, count=behind)
     job.refresh_from_db()
+
+
+def _cancelled(job: Job, behind: int, by: User | None) -> str:
+    """How far a job came that somebody cancelled, and what that leaves."""
+    who = _("cancelled by %(user)s") % {"user": by} if by else _("cancelled")
+    if job.kind == Job.Kind.REBUILD:
+        return who + _("; the index that was there goes on answering")
+    if job.total:
+        far = _(" after %(behind)s of %(total)s lines") % {"behind": behind, "total": job.total}
+    else:
+        far = _(" after %(behind)s lines") % {"behind": behind}
+    if job.kind == Job.Kind.EMBED:
+        return who + far + _("; what was done stays, the other pictures were removed")
+    return who + far + _("; what was done stays")
 
 
 def retry(job: Job, *, by: User | None) -> int:
@@ -331,7 +313,7 @@ def _run(job: Job, progress: Progress = lambda job: None) -> bool:
     lease, started = Lease(job), time.monotonic()
     structlog.contextvars.bind_contextvars(job=str(job.key))
     try:
-        with audit.for_job(job), _ending(lease):
+        with audit.for_job(job), translation.override(job.language), _ending(lease):
             _runs()[job.kind](job, lease, progress)
     except Superseded:
         log.info("job_superseded")
@@ -360,7 +342,8 @@ def _ending(lease: Lease) -> Iterator[None]:
         if isinstance(error.__cause__, DeadlockDetected):
             lease.end(State.PENDING)
         else:
-            lease.end(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
+            what = _("unexpected %(error)s; see the log") % {"error": type(error).__name__}
+            lease.end(State.FAILED, error=what)
         raise
     except BaseException:  # Ctrl-C
         lease.end(State.PENDING)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q
+from django.utils.translation import gettext as _
 
 from recognition import search, tasks
 from recognition.engine.types import Pixels, Vectors
@@ -30,12 +32,13 @@ from recognition.models import (
     Job,
     JobLine,
     LineResult,
+    Metric,
     State,
     User,
     VectorIndex,
     View,
 )
-from recognition.search import export
+from recognition.search import export, physical
 from recognition.services import audit, feature_models, indexes, indexing, jobs, quotas
 from recognition.services.jobs import Lease, Progress
 from recognition.services.runtime import get_runtime
@@ -60,10 +63,8 @@ def start(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Job:
         locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
         current = locked.require_index()
         if current.feature_model_id == model.pk:
-            raise Conflict(
-                f"the catalogue “{catalogue}” uses {model.name} already", field="feature_model"
-            )
-        space, _ = VectorIndex.objects.get_or_create(
+            raise _in_use(catalogue, model.name)
+        space, _made = VectorIndex.objects.get_or_create(
             catalogue=catalogue,
             feature_model=model,
             defaults={name: getattr(current, name) for name in _BESIDE},
@@ -95,7 +96,7 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         .first()
     )
     if space is None:
-        raise Conflict("the search space was dropped meanwhile")
+        raise Conflict(_("the search space was dropped meanwhile"))
     with lease.transaction():
         lease.renew(failed=0)
         job.lines.all().delete()
@@ -111,7 +112,9 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         lease.renew(total=job.total, done=job.done)
         progress(job)
     _count(job, space, lease)  # and some went
-    indexes.tend(space.pk)
+    with lease.kept(partial(physical.stop_build, space.pk)):
+        indexes.tend(space.pk)
+    lease.renew()
 
 
 def _count(job: Job, space: VectorIndex, lease: Lease) -> None:
@@ -188,8 +191,11 @@ def space_of(catalogue: Catalogue, feature_model: str) -> VectorIndex:
     )
     if space is None:
         raise NotFound(
-            f"the catalogue “{catalogue}” was never embedded with {feature_model}; "
-            "`manage.py reembed` does that",
+            _(
+                "the catalogue “%(catalogue)s” was never embedded with %(model)s; "
+                "`manage.py reembed` does that"
+            )
+            % {"catalogue": catalogue, "model": feature_model},
             field="feature_model",
         )
     return space
@@ -208,10 +214,10 @@ def switch(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Vect
     locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     before, space = locked.require_index(), space_of(catalogue, feature_model)
     if before.pk == space.pk:
-        raise Conflict(
-            f"the catalogue “{catalogue}” uses {feature_model} already", field="feature_model"
-        )
+        raise _in_use(catalogue, feature_model)
     _require_whole(space)
+    # Scores and threshold stay in the metric the catalogue speaks now.
+    indexes.set_metric(space, Metric(before.metric))
     Catalogue.objects.filter(pk=catalogue.pk).update(index=space)
     audit.record(
         Action.CATALOGUE_CHANGE,
@@ -225,13 +231,24 @@ def switch(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Vect
     return before
 
 
+def _in_use(catalogue: Catalogue, name: str) -> Conflict:
+    return Conflict(
+        _("the catalogue “%(catalogue)s” uses %(model)s already")
+        % {"catalogue": catalogue, "model": name},
+        field="feature_model",
+    )
+
+
 def _require_whole(space: VectorIndex) -> None:
     """Raises Conflict unless every image that can be found now can be found in `space` too."""
     name = space.feature_model.name
     if left := missing(space).count():
         raise Conflict(
-            f"{left} images have no vector of {name}; run `manage.py reembed --feature-model "
-            f"{name}` (again), and see why images failed",
+            _(
+                "%(n)s images have no vector of %(model)s; run `manage.py reembed "
+                "--feature-model %(model)s` (again), and see why images failed"
+            )
+            % {"n": left, "model": name},
             field="feature_model",
         )
     bare = GalleryImage.objects.filter(catalogue=space.catalogue_id, file="").exclude(
@@ -240,8 +257,11 @@ def _require_whole(space: VectorIndex) -> None:
     if without := bare.count():
         numbers = ", ".join(map(str, bare.order_by("number").values_list("number", flat=True)[:5]))
         raise Conflict(
-            f"{without} images came as vectors without pictures ({numbers} ...), so that {name} "
-            "cannot embed them; add their pictures and remove these images first",
+            _(
+                "%(n)s images came as vectors without pictures (%(numbers)s ...), so that "
+                "%(model)s cannot embed them; add their pictures and remove these images first"
+            )
+            % {"n": without, "numbers": numbers, "model": name},
             field="feature_model",
         )
 
@@ -254,12 +274,15 @@ def drop(catalogue: Catalogue, feature_model: str, *, by: User | None) -> int:
     """
     space = space_of(catalogue, feature_model)
     # Before the catalogue is locked: whoever works on a job has the job first, the catalogue last.
-    jobs.fail(_jobs(space).unfinished(), "the search space was dropped")
+    jobs.fail(_jobs(space).unfinished(), _("the search space was dropped"))
     locked = Catalogue.objects.select_for_update(no_key=True).get(pk=catalogue.pk)
     if space.pk == locked.index_id:
         raise Conflict(
-            f"the catalogue “{catalogue}” answers with {feature_model}; switch to another network "
-            "first",
+            _(
+                "the catalogue “%(catalogue)s” answers with %(model)s; switch to another network "
+                "first"
+            )
+            % {"catalogue": catalogue, "model": feature_model},
             field="feature_model",
         )
     removed = search.remove_space(space)
@@ -314,7 +337,7 @@ def compare(
         if space.pk != catalogue.index_id:
             _require_whole(space)
     galleries = [_Gallery(space, frozenset(without)) for space in spaces]
-    answers: list[list[SingleAnswer]] = [[] for _ in spaces]
+    answers: list[list[SingleAnswer]] = [[] for _space in spaces]
     for batch in _batches(questions, _QUESTIONS):
         for space, gallery, answered in zip(spaces, galleries, answers, strict=True):
             vectors = get_runtime().embed(
@@ -328,7 +351,7 @@ def compare(
                 for question, ranked in zip(batch, gallery.ranked(vectors), strict=True)
             ]
     if not answers[0]:
-        raise BadInput("there is not one picture to ask about", field="queries")
+        raise BadInput(_("there is not one picture to ask about"), field="queries")
     return [
         Compared(space, space.pk == catalogue.index_id, gallery.images, evaluate(answered))
         for space, gallery, answered in zip(spaces, galleries, answers, strict=True)

@@ -69,7 +69,7 @@ def restore(product: Product, *, label: str | None = None) -> Product:
     found.catalogue.touch()
     # Behind the catalogue's lock: another network may have been chosen since it was removed.
     there = Embedding.objects.filter(space=OuterRef("catalogue__index"), image=OuterRef("pk"))
-    mine.filter(~Exists(there), state=State.DONE).update(state=State.PENDING)
+    mine.filter(~Exists(there), state=State.DONE).again()
     audit.record(Action.PRODUCT_RESTORE, found, catalogue=found.catalogue, images=images)
     # What waited for its vector when it was removed, or was told to be embedded anew meanwhile.
     tasks.wake(tasks.embed_images, found.catalogue_id)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import weakref
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from recognition.engine.engines import ENGINES
 from recognition.engine.loading import load_detector
+from recognition.engine.networks import PaddleXDetector
 from recognition.engine.trial import trial_pictures
 from recognition.engine.types import Box
 from tests.engine.conftest import CPU
@@ -78,3 +82,28 @@ def test_all_engines_agree(starter_store, detector, engine):
         for box, twin in zip(boxes, expected, strict=True):
             assert box.iou(twin) > 0.99
             assert box.score == pytest.approx(twin.score, abs=1e-3)
+
+
+def test_of_many_large_pictures_only_one_is_turned_round_at_a_time():
+    turned: list[weakref.ref] = []
+
+    def process(batch, threshold):
+        turned.extend(weakref.ref(picture) for picture in batch)
+        there.append(sum(made() is not None for made in turned))
+        return {"boxes": [[] for _ in batch], "input_img": batch}  # as PaddleX does
+
+    there: list[int] = []
+    predictor = SimpleNamespace(batch_sampler=Sampler(), process=process)
+    detector = PaddleXDetector(predictor, SimpleNamespace(name="x"), ENGINES[0], CPU)
+    assert detector.detect([np.zeros((20, 30, 3), np.uint8)] * 6, threshold=0.5) == [[]] * 6
+    assert max(there) <= 2, "the next is made before the last is gone"
+
+
+class Sampler:
+    """As PaddleX's, for arrays."""
+
+    batch_size = 1
+
+    def __call__(self, pictures):
+        for start in range(0, len(pictures), self.batch_size):
+            yield pictures[start : start + self.batch_size]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import translation
 
 from recognition import search
 from recognition.errors import Conflict, ModelUnavailable, NotFound
@@ -21,6 +22,7 @@ from recognition.models import (
     View,
 )
 from recognition.services import (
+    catalogues,
     gallery,
     index_files,
     index_jobs,
@@ -28,6 +30,7 @@ from recognition.services import (
     indexing,
     jobs,
     model_switch,
+    portions,
 )
 from recognition.services.model_switch import Question
 from tests import factories
@@ -93,6 +96,19 @@ def test_only_what_is_missing_is_embedded(embedded, run_tasks, monkeypatch):
     assert seen == [12]
 
 
+def test_large_pictures_are_embedded_a_few_at_a_time(embedded, monkeypatch):
+    monkeypatch.setattr(portions, "MOST_PIXELS", 5 * 64 * 48)
+    real, sizes = indexing._embed_into, []
+
+    def note(space, pictures, before) -> None:
+        sizes.append(len(pictures))
+        real(space, pictures, before)
+
+    monkeypatch.setattr(indexing, "_embed_into", note)
+    job = reembed(embedded)
+    assert (job.state, job.done, sizes) == (State.DONE, 12, [5, 5, 2])
+
+
 def test_killed_in_the_middle_it_goes_on(embedded, monkeypatch):
     monkeypatch.setattr(model_switch, "_batch", lambda: 5)
     job = model_switch.start(embedded, "other_rec", by=None)
@@ -136,6 +152,15 @@ def test_a_picture_that_is_gone_fails_alone_with_its_reason(embedded):
     assert (again.done, again.failed) == (11, 1)
 
 
+def test_why_is_in_the_language_of_whoever_started_it(embedded):
+    image = embedded.images.get(number=3)
+    image.file.storage.delete(image.file.name)
+    with translation.override("zh-hans"):
+        job = model_switch.start(embedded, "other_rec", by=None)
+    jobs.run(job.pk)
+    assert job.lines.get().reason == "其文件缺失或无法读取；请重新添加图片"
+
+
 def test_both_views_are_embedded_with_the_boxes_that_were_found(two_models, run_tasks):
     both = factories.catalogue(crop_policy=CropPolicy.BOTH, detector="stub_det")
     with run_tasks():
@@ -174,6 +199,16 @@ def test_switching_back_is_the_same(embedded):
     assert embedded.index.feature_model.name == "stub_rec"
 
 
+def test_scores_stay_in_the_metric_that_was_chosen_meanwhile(embedded):
+    catalogues.change(embedded, rec_threshold=0.7)
+    reembed(embedded)
+    catalogues.change(embedded, metric="L2")
+    model_switch.switch(embedded, "other_rec", by=None)
+    switched = Catalogue.objects.get(pk=embedded.pk)
+    assert switched.require_index().metric == "L2"
+    assert switched.rec_threshold == pytest.approx(0.6)
+
+
 def test_it_does_not_switch_while_something_is_missing(embedded, run_tasks):
     reembed(embedded)
     with run_tasks():
@@ -197,7 +232,7 @@ def test_an_image_embedded_while_the_switch_happened_is_embedded_again(
     monkeypatch.setattr(indexing, "_finish", switch_first)
     indexing.embed_waiting(embedded.pk)
     late.refresh_from_db()
-    assert late.state == State.PENDING
+    assert (late.state, late.attempts) == (State.PENDING, 0)
     indexing.embed_waiting(embedded.pk)
     late.refresh_from_db()
     assert late.state == State.DONE

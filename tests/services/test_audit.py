@@ -369,13 +369,6 @@ def test_it_is_exported_as_a_table_that_starts_no_formula(stocked):
     assert json.loads(rows[0]["changes"])["label"] == ["", '=HYPERLINK("http://evil")']
 
 
-def test_it_is_exported_as_json_lines(stocked):
-    lines = [json.loads(line) for line in audit.as_json_lines(AuditEntry.objects.all())]
-    assert [line["action"] for line in lines] == list(
-        AuditEntry.objects.values_list("action", flat=True)
-    )
-
-
 def test_images_that_change_hands_say_whose_they_were(catalogue):
     tea, coffee = factories.add(catalogue, "tea", 1), factories.add(catalogue, "coffee", 2)
     gallery.relabel(catalogue, [tea], "coffee")

@@ -6,7 +6,8 @@ import pytest
 
 from recognition.errors import BadInput, Conflict, ModelUnavailable, NotFound
 from recognition.models import Catalogue, Embedding, GalleryImage, Role
-from recognition.services import catalogues, index_jobs, tokens
+from recognition.models.work import WorkQuerySet
+from recognition.services import audit, catalogues, index_jobs, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -53,6 +54,42 @@ def test_another_crop_policy_has_every_picture_embedded_anew(catalogue, stub_eng
     with run_tasks():
         catalogues.change(catalogue, crop_policy="both")
     assert set(Embedding.objects.filter(image=image).values_list("view", flat=True)) == {0, 1}
+
+
+def test_a_crop_policy_changes_only_together_with_its_pictures(
+    catalogue, stub_engine, run_tasks, monkeypatch
+):
+    with run_tasks():
+        image = factories.add(catalogue, "tea")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkQuerySet, "again", killed)
+        with pytest.raises(KeyboardInterrupt):
+            catalogues.change(Catalogue.objects.get(), crop_policy="both")
+    assert Catalogue.objects.get().crop_policy == "whole"
+
+    with run_tasks():
+        catalogues.change(Catalogue.objects.get(), crop_policy="both")
+    assert set(Embedding.objects.filter(image=image).values_list("view", flat=True)) == {0, 1}
+
+
+def test_another_crop_policy_of_this_moment_is_a_conflict(catalogue, monkeypatch):
+    image = factories.add(catalogue, "tea")
+    real = audit.differences
+
+    def behind_another(before, after):
+        return real(before | {"crop_policy": "both"}, after)
+
+    GalleryImage.objects.update(state="done")
+    monkeypatch.setattr(audit, "differences", behind_another)
+    with pytest.raises(Conflict) as caught:
+        catalogues.change(catalogue, crop_policy="whole")
+    assert caught.value.field == "crop_policy"
+    image.refresh_from_db()
+    assert image.state == "done"
 
 
 def test_what_is_no_setting_is_refused(catalogue, user):

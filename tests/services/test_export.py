@@ -5,15 +5,28 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from django.core.files.storage import Storage
+from django.utils import timezone
 from PIL import Image
 
 from recognition import images
 from recognition.errors import Conflict
-from recognition.models import Embedding, GalleryImage, Job, State
+from recognition.models import (
+    BoxSource,
+    Catalogue,
+    Embedding,
+    FeatureModel,
+    GalleryImage,
+    Job,
+    State,
+    VectorIndex,
+)
 from recognition.services import (
     exports,
     gallery,
@@ -26,7 +39,9 @@ from recognition.services import (
     trash,
 )
 from recognition.services import products as product_services
+from recognition.services.imports import runner
 from tests import factories
+from tests.processes import until
 from tests.services.test_import import imported
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_engine")]
@@ -174,6 +189,39 @@ def test_two_views_and_detected_boxes_come_back(full):
     assert content(other) == content(full)
 
 
+@pytest.mark.parametrize("meanwhile", ["another network", "another crop policy"])
+def test_vectors_that_fit_no_longer_are_made_anew(full, monkeypatch, meanwhile):
+    full.crop_policy, full.detector = "both", "stub_det"
+    full.save()
+    gallery_embedding.reembed(full)
+    indexing.embed_waiting(full.pk)
+    other = factories.catalogue(crop_policy="both", detector="stub_det")
+    mine = Catalogue.objects.filter(pk=other.pk)
+
+    def choose(job: Job) -> None:
+        if other.images.count() != 1:
+            return
+        if meanwhile == "another network":
+            model = FeatureModel.objects.create(name="other_rec", digest="0" * 64, dimension=64)
+            mine.update(index=VectorIndex.objects.create(catalogue=other, feature_model=model))
+        else:
+            mine.update(crop_policy="main_body")
+
+    monkeypatch.setattr(runner, "CHUNK_PICTURES", 1)
+    job = imports.start(other, exported(full, embeddings=True), by=None, name="x.zip")
+    assert jobs.run_here(job, choose).failed == 0
+    first, *later = other.images.order_by("number")
+    assert (first.state, first.box_source) == (State.DONE, BoxSource.DETECTED)
+    assert set(Embedding.objects.filter(image__catalogue=other).values_list("image")) == {
+        (first.pk,)
+    }
+    assert [(image.state, image.box, image.box_source) for image in later] == [
+        (State.PENDING, [1, 1, 40, 40], BoxSource.GIVEN),
+        (State.PENDING, None, BoxSource.NONE),
+        (State.PENDING, None, BoxSource.NONE),
+    ]
+
+
 def test_damaged_descriptions_fail_with_a_reason(full):
     source = exported(full)
     for name, data, why in [
@@ -268,3 +316,55 @@ def test_a_cancelled_one_writes_no_more_figures(full, monkeypatch):
     job.refresh_from_db()
     assert job.error == "cancelled after 1 of 4 lines; what was done stays"
     assert job.done == 1
+
+
+def test_a_worker_of_slow_pictures_keeps_the_job(full, settings, monkeypatch):
+    settings.SHITU_LEASE_SECONDS = 60
+    clock, left = timezone.now(), []
+    monkeypatch.setattr(jobs, "timezone", SimpleNamespace(now=lambda: clock))
+    read = exports.files.read
+
+    def slowly(name: str) -> bytes:
+        nonlocal clock
+        clock += timedelta(seconds=40)
+        left.append(Job.objects.get().lease_until - clock)
+        return read(name)
+
+    monkeypatch.setattr(exports.files, "read", slowly)
+    jobs.run_here(exports.start(full, by=None))
+    assert len(left) == 4 and min(left) > timedelta(0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_is_long_to_store_keeps_its_job(full, settings, monkeypatch):
+    settings.SHITU_LEASE_SECONDS = 0.6
+    save, seen = Storage.save, set()
+
+    def slowly(storage, name, content):
+        def was_prolonged_again_and_again() -> bool:
+            seen.add(Job.objects.get().lease_until)
+            return len(seen) > 3
+
+        until(was_prolonged_again_and_again, seconds=20)
+        return save(storage, name, content)
+
+    monkeypatch.setattr(Storage, "save", slowly)
+    job = exports.start(full, by=None)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == State.DONE and job.file.size
+
+
+def test_one_that_another_worker_took_over_leaves_no_file(full, media, monkeypatch):
+    save = Storage.save
+
+    def taken_over(storage, name, content):
+        Job.objects.update(lease_until=timezone.now() + timedelta(hours=1))
+        return save(storage, name, content)
+
+    job = exports.start(full, by=None)
+    monkeypatch.setattr(Storage, "save", taken_over)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.file.name) == (State.RUNNING, "")
+    assert not [path for path in (media / "jobs").rglob("*") if path.is_file()]

@@ -6,12 +6,22 @@ import io
 import zipfile
 
 import pytest
+from django.core.files.storage import Storage
 from django.db import connection
 from PIL import Image
 
-from recognition.errors import Conflict, LimitReached
-from recognition.models import Action, AuditEntry, GalleryImage, Job, JobLine, Product, State
-from recognition.services import imports, jobs, products, quotas
+from recognition.errors import BadInput, Conflict, LimitReached
+from recognition.models import (
+    Action,
+    AuditEntry,
+    Catalogue,
+    GalleryImage,
+    Job,
+    JobLine,
+    Product,
+    State,
+)
+from recognition.services import exports, imports, jobs, products, quotas
 from tests import factories
 from tests.factories import png
 
@@ -265,6 +275,38 @@ def test_too_many_jobs_at_once_are_refused(catalogue):
         imports.start(catalogue, source, by=catalogue.owner)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_an_upload_to_be_stored(catalogue, monkeypatch):
+    quotas.change(catalogue, concurrent_jobs=1)
+    save, within = Storage.save, []
+
+    def watch(storage, name, content):
+        within.append(connection.in_atomic_block)
+        return save(storage, name, content)
+
+    monkeypatch.setattr(Storage, "save", watch)
+    imports.start(catalogue, packed({"tea/1.png": png(1)}), by=None, new_settings={"top_k": 3})
+    assert within == [False]
+    assert Catalogue.objects.get().top_k == 3
+
+
+def test_an_upload_that_is_refused_behind_its_storing_is_not_kept(catalogue, media, monkeypatch):
+    quotas.change(catalogue, concurrent_jobs=1)
+    with pytest.raises(BadInput):
+        imports.start(catalogue, packed({}), by=None, new_settings={"top_k": 0})
+    save = Storage.save
+
+    def somebody_is_faster(storage, name, content):
+        exports.start(catalogue, by=None)
+        return save(storage, name, content)
+
+    monkeypatch.setattr(Storage, "save", somebody_is_faster)
+    with pytest.raises(LimitReached):
+        imports.start(catalogue, packed({}), by=None)
+    assert Job.objects.get().kind == Job.Kind.EXPORT
+    assert not [path for path in (media / "jobs").rglob("*") if path.is_file()]
+
+
 def test_the_audit_log_tells_of_the_job_and_its_report_of_the_rest(catalogue):
     imported(catalogue, packed({"tea/1.png": png(1), "tea/2.png": b""}))
     start, end = AuditEntry.objects.filter(catalogue=catalogue, action__startswith="job").order_by(
@@ -297,7 +339,7 @@ def test_many_lines_cost_a_bounded_number_of_queries(
 ):
     source = {"gallery.txt": "".join(f"{n}.png tea {n % 7}\n" for n in range(50))}
     source |= {f"{n}.png": png(n) for n in range(50)}
-    with django_assert_max_num_queries(45):
+    with django_assert_max_num_queries(48):
         imported(catalogue, packed(source))
     assert GalleryImage.objects.count() == 50 and Product.objects.count() == 7
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings as django_settings
@@ -16,7 +17,8 @@ from django.utils import timezone
 
 from recognition import tasks
 from recognition.models import GalleryImage, Job, State
-from recognition.services import exports, imports, jobs, recovery
+from recognition.services import background, exports, gallery_adding, imports, jobs, recovery
+from recognition.services.imports import formats, paddlex
 from tests import factories
 from tests.factories import png
 from tests.processes import until
@@ -176,6 +178,84 @@ class TestResume:
 
 
 @pytest.mark.django_db
+def test_a_job_that_is_killed_at_its_very_end_is_done_nevertheless(
+    catalogue, media, monkeypatch, django_capture_on_commit_callbacks
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    job = TestResume().job(catalogue)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.Lease, "end", kill)
+        with django_capture_on_commit_callbacks(execute=True), pytest.raises(Killed):
+            jobs.run(job.pk)
+    Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    with django_capture_on_commit_callbacks(execute=True):
+        jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.error, job.done, job.total) == (State.DONE, "", 1, 1)
+    assert job.finished_at and not job.file
+    assert not [path for path in (media / "jobs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("slow", ["the upload", "a line"])
+def test_what_is_long_to_read_keeps_its_job(catalogue, settings, monkeypatch, slow):
+    settings.SHITU_LEASE_SECONDS = 0.6
+
+    def wait() -> None:
+        seen = set()
+
+        def was_prolonged_again_and_again() -> bool:
+            seen.add(Job.objects.get().lease_until)
+            return len(seen) > 3
+
+        until(was_prolonged_again_and_again, seconds=20)
+
+    if slow == "the upload":
+        stored = formats._stored
+        monkeypatch.setattr(formats, "_stored", lambda job: wait() or stored(job))
+    else:
+        lines = paddlex.lines
+
+        def slowly(*given):
+            wait()
+            yield from lines(*given)
+
+        monkeypatch.setattr(paddlex, "lines", slowly)
+    job = TestResume().job(catalogue)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.done) == (State.DONE, 1)
+
+
+@pytest.mark.django_db
+def test_pictures_that_are_long_to_store_keep_their_job(catalogue, settings, monkeypatch):
+    settings.SHITU_LEASE_SECONDS = 60
+    clock, left = timezone.now(), []
+    monkeypatch.setattr(jobs, "timezone", SimpleNamespace(now=lambda: clock))
+    keep = gallery_adding.files.keep
+
+    def slowly(name: str, data: bytes) -> str:
+        nonlocal clock
+        clock += timedelta(seconds=40)
+        return keep(name, data)
+
+    def look(job: Job) -> None:
+        if job.done:
+            left.append(Job.objects.get().lease_until - clock)
+
+    monkeypatch.setattr(gallery_adding.files, "keep", slowly)
+    source = packed({f"tea/{n}.png": png(n) for n in range(4)})
+    job = imports.start(catalogue, source, by=None, name="x.zip")
+    assert jobs.run_here(job, look).done == 4
+    assert left == [timedelta(seconds=60)]
+
+
+@pytest.mark.django_db
 def test_a_job_that_is_given_up_has_ended_so_its_file_goes_too(catalogue, settings):
     imports.start(catalogue, packed({"gallery.txt": "a.png tea\n"}), by=None)
     for _ in range(settings.SHITU_MAX_ATTEMPTS):
@@ -260,34 +340,50 @@ def test_a_worker_goes_on_answering_while_a_job_runs(media):
     catalogue = factories.catalogue()
     ids = [TestResume().job(catalogue).pk, exports.start(catalogue, by=None).pk]
     jobs.run_in_background(ids[0])  # returns at once
-    jobs.run_in_background(ids[1])  # the thread is busy; it looks for more at its end
+    jobs.run_in_background(ids[1])  # the thread is busy, and goes on with this one
     _wait_for_jobs(2)
 
 
 def _wait_for_jobs(count: int) -> None:
     until(lambda: Job.objects.filter(state=State.DONE).count() == count)
-    with jobs._background:  # the thread has closed its connection
-        pass
+    until(lambda: not background.jobs.busy)  # the thread has closed its connection
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_wake_up_behind_the_last_look_is_not_lost(media, monkeypatch):
+def test_a_wake_up_while_the_thread_is_busy_is_not_lost(media, monkeypatch):
     catalogue = factories.catalogue()
     first = exports.start(catalogue, by=None).pk
-    real, late = jobs._waiting, []
+    real, runs = jobs.run, []
 
-    def wake_behind_the_look():
-        rows = real()
-        if not late and not rows.exists():
-            late.append(exports.start(catalogue, by=None).pk)
-            jobs.run_in_background(late[0])  # this thread is busy still
-            return Job.objects.none()
-        return rows
+    def run(job_id: int) -> None:
+        runs.append(job_id)
+        real(job_id)
+        if job_id == first:
+            late = exports.start(catalogue, by=None).pk
+            jobs.run_in_background(late)
+            jobs.run_in_background(late)  # by whoever resumes forgotten work
 
-    monkeypatch.setattr(jobs, "_waiting", wake_behind_the_look)
+    monkeypatch.setattr(jobs, "run", run)
     jobs.run_in_background(first)
     _wait_for_jobs(2)
-    assert late
+    assert len(runs) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_job_raises_is_in_the_log_and_the_next_one_runs(media, monkeypatch, caplog):
+    catalogue = factories.catalogue()
+    real = jobs.run
+
+    def run(job_id: int) -> None:
+        if not job_id:
+            jobs.run_in_background(exports.start(catalogue, by=None).pk)
+            raise RuntimeError("the database went away")
+        real(job_id)
+
+    monkeypatch.setattr(jobs, "run", run)
+    jobs.run_in_background(0)
+    _wait_for_jobs(1)
+    assert "background_work_failed" in caplog.text and "'exc_info': True" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)

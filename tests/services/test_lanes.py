@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 
@@ -10,9 +11,18 @@ import redis
 
 from recognition import tasks
 from recognition.errors import ModelUnavailable
-from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import answering, bell, gallery_adding, indexing, queries
+from recognition.models import FeatureModel, GalleryImage, RecognitionQuery, State, VectorIndex
+from recognition.services import (
+    answering,
+    background,
+    bell,
+    gallery_adding,
+    indexes,
+    indexing,
+    queries,
+)
 from tests import factories
+from tests.processes import until
 
 BATCH = 16
 
@@ -65,6 +75,31 @@ def test_a_catalogue_with_a_thousand_wake_ups_does_not_keep_the_others_waiting(
     wait_for(lambda: done(second) == 2 * BATCH)
     # Turn by turn: a few batches for the one, as for the other; more while this process slept.
     assert 0 < done(first) <= 10 * BATCH
+
+
+def test_nobody_waits_for_the_upkeep_of_the_indexes(monkeypatch):
+    go_on, done = threading.Event(), []
+
+    def slow(what: str):
+        def work() -> None:
+            go_on.wait(10)  # as for the snapshot of somebody who makes a backup
+            done.append(what)
+
+        return work
+
+    monkeypatch.setattr(indexes, "tend_all", slow("tended"))
+    monkeypatch.setattr(indexes, "measure_all", slow("measured"))
+    tasks.tend_indexes()
+    for _ in range(3):  # the beat goes on
+        tasks.tend_indexes()
+        tasks.measure_recall()
+    assert done == []
+    go_on.set()
+    until(lambda: not background.upkeep.busy)
+    assert done[0] == "tended" and sorted(done) in (
+        ["measured", "tended"],  # the thread had not begun when it was asked again
+        ["measured", "tended", "tended"],
+    )
 
 
 @pytest.mark.django_db
@@ -123,6 +158,21 @@ def test_a_catalogue_whose_network_is_missing_does_not_take_the_wake_up_of_anoth
     assert woken == [catalogue.pk]
     assert done(catalogue) == 1
     assert broken.images.get().error == "not installed"
+
+
+@pytest.mark.django_db
+def test_a_catalogue_whose_network_is_missing_fails_no_question_of_another(catalogue, stub_engine):
+    broken = factories.catalogue()
+    weights = FeatureModel.objects.create(name="stub_rec", digest="f" * 64, dimension=64)
+    VectorIndex.objects.filter(pk=broken.index_id).update(feature_model=weights)
+    of_broken, other = (
+        queries.submit(of, factories.picture(1), by=None) for of in (broken, catalogue)
+    )
+    answering.answer_waiting()
+    of_broken.refresh_from_db()
+    other.refresh_from_db()
+    assert (other.state, other.error) == (State.DONE, "")
+    assert of_broken.state == State.FAILED and "other weights" in of_broken.error
 
 
 @pytest.mark.django_db

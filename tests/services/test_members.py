@@ -182,10 +182,25 @@ def test_where_no_mail_can_be_sent_nobody_is_invited(catalogue, user, monkeypatc
     def fail(*args, **kwargs):
         raise SMTPException("no route")
 
+    _, earlier = members.invite(catalogue, "bob@example.com", "viewer", by=user, link=link)
     monkeypatch.setattr(members, "send_mail", fail)
-    with pytest.raises(NotReady):
-        members.invite(catalogue, "bob@example.com", "viewer", by=user, link=link)
-    assert not Invitation.objects.exists()
+    for email in ("bob@example.com", "eve@example.com"):
+        with pytest.raises(NotReady):
+            members.invite(catalogue, email, "editor", by=user, link=link)
+    assert Invitation.objects.get() == members.find_invitation(earlier)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_the_mail_to_be_sent(catalogue, user, monkeypatch):
+    send, within = members.send_mail, []
+
+    def watch(*args):
+        within.append(connection.in_atomic_block)
+        return send(*args)
+
+    monkeypatch.setattr(members, "send_mail", watch)
+    _, text = members.invite(catalogue, "bob@example.com", "viewer", by=user, link=link)
+    assert within == [False] and text in mail.outbox[0].body
 
 
 def test_invitations_are_seen_by_managers_only(catalogue, user, invited):

@@ -16,6 +16,7 @@ from recognition import languages
 from recognition.errors import BadInput, Conflict, NotFound, RecognitionError, TryAgain
 from recognition.models import (
     AuditEntry,
+    BoxSource,
     Catalogue,
     Embedding,
     GalleryImage,
@@ -122,6 +123,8 @@ def test_a_product_holds_everything_that_is_said_about_it(catalogue):
         ("attributes", {"a": None}),
         ("attributes", {"": 1}),
         ("attributes", {"a": float("inf")}),
+        ("attributes", {"a": float("nan")}),
+        ("attributes", {"a": 10**400}),
         ("attributes", {"a": "\x00"}),
         ("description", "\ud800"),
         ("description", "x" * 20_001),
@@ -542,6 +545,65 @@ def test_a_box_drawn_later_is_embedded(stocked, run_tasks):
     assert vectors(image) != before
     with pytest.raises(BadInput):
         gallery.set_box(image, [20, 20, 2, 2])
+
+
+def test_a_box_for_a_picture_that_is_there_is_taken_over(stocked, run_tasks):
+    image = of(stocked, "tea").images.get(number=0)
+    before, box = vectors(image), [2, 2, 20, 20]
+
+    def again(**about):
+        with run_tasks():
+            added = gallery_adding.add_image(
+                stocked, "tea", factories.picture(1), by=None, **about
+            )
+        assert (added.created, added.image.pk) == (False, image.pk)
+        return added
+
+    assert [*again(box=box, external_id="a").changes] == ["external_id", "box"]
+    image.refresh_from_db()
+    assert (image.box, image.box_source, image.state) == (box, "given", State.DONE)
+    after = vectors(image)
+    assert after != before
+    entry = AuditEntry.objects.filter(action="image.change").latest("pk")
+    assert entry.changes == {"external_id": ["", "a"], "box": [None, box]}
+    version = Catalogue.objects.get(pk=stocked.pk).version
+    for about in ({"box": box, "external_id": "a"}, {"box": box}, {}):
+        assert not again(**about).changes
+    assert vectors(image) == after
+    assert Catalogue.objects.get(pk=stocked.pk).version == version
+    assert [*again(box=[4, 4, 20, 20], external_id="a").changes] == ["box"]
+    assert vectors(image) != after
+
+
+def test_a_detected_box_is_not_taken_over(stocked):
+    new = gallery_adding.NewImage(
+        "tea", factories.picture(1), box=[2, 2, 20, 20], box_source=BoxSource.DETECTED
+    )
+    [added] = gallery_adding.add_images(stocked, [new], by=None)
+    assert not added.changes and added.image.box is None
+
+
+def test_an_id_takes_its_picture_and_box_to_another_product(stocked):
+    image = of(stocked, "tea").images.get(number=0)
+    GalleryImage.objects.filter(pk=image.pk).update(external_id="a")
+    added = gallery_adding.add_image(
+        stocked, "matcha", factories.picture(1), by=None, external_id="a", box=[2, 2, 20, 20]
+    )
+    image.refresh_from_db()
+    assert (added.created, added.replaced, added.image.pk) == (False, False, image.pk)
+    assert (image.product.label, image.box, image.state) == ("matcha", [2, 2, 20, 20], "pending")
+
+
+def test_an_id_of_another_picture_moves_to_the_one_that_is_there(catalogue):
+    first = factories.add(catalogue, "tea", 1)
+    other = factories.add(catalogue, "tea", 2, external_id="a")
+    added = gallery_adding.add_image(
+        catalogue, "tea", factories.picture(1), by=None, external_id="a"
+    )
+    assert (added.created, added.replaced, added.image.pk) == (False, True, first.pk)
+    first.refresh_from_db()
+    assert first.external_id == "a"
+    assert not GalleryImage.objects.filter(pk=other.pk).exists()
 
 
 # --- Side by side ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from django.utils import timezone
 from recognition import tasks
 from recognition.errors import ModelUnavailable
 from recognition.models import GalleryImage, RecognitionQuery, State
-from recognition.services import answering, queries, recovery
+from recognition.services import answering, indexing, queries, recovery
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +46,69 @@ def test_a_picture_at_which_workers_keep_dying_is_failed(catalogue, settings):
         images.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert images.claim(1) == []
     assert images.get().state == State.FAILED and "stopped 3 times" in images.get().error
+
+
+def leases_run_out() -> None:
+    past = timezone.now() - timedelta(seconds=1)
+    for rows in (GalleryImage.objects, RecognitionQuery.objects):
+        rows.filter(state=State.RUNNING).update(lease_until=past)
+
+
+@pytest.mark.parametrize("lane", ["images", "questions"])
+def test_a_picture_at_which_workers_die_takes_no_other_along(
+    catalogue, stub_engine, monkeypatch, settings, lane
+):
+    if lane == "images":
+        rows = [factories.add(catalogue, "tea", seed) for seed in range(4)]
+        place, work = indexing, lambda: indexing.embed_waiting(catalogue.pk)
+        ids = lambda found: [image.pk for image, _ in found[1]]  # noqa: E731
+        name = "_embed"
+    else:
+        rows = [queries.submit(catalogue, factories.picture(n), by=None) for n in range(4)]
+        place, work = answering, answering.answer_waiting
+        ids = lambda found: [one.query.pk for one in found[0]]  # noqa: E731
+        name = "_answer"
+    real = getattr(place, name)
+
+    def die(*found) -> None:
+        if rows[2].pk in ids(found):
+            raise SystemExit
+        real(*found)
+
+    monkeypatch.setattr(place, name, die)
+    for _ in range(settings.SHITU_MAX_ATTEMPTS + len(rows)):
+        with suppress(SystemExit):
+            work()
+        leases_run_out()
+    for row in rows:
+        row.refresh_from_db()
+    assert [row.state for row in rows] == [State.DONE, State.DONE, State.FAILED, State.DONE]
+    assert "stopped 3 times" in rows[2].error
+
+
+def test_what_was_attempted_before_is_claimed_alone_and_first(catalogue):
+    for seed in range(2):
+        factories.add(catalogue, "tea", seed)
+    images = GalleryImage.objects.filter(catalogue=catalogue)
+    before = {row.pk for row in images.claim(2)}
+    leases_run_out()
+    for seed in range(2, 4):
+        factories.add(catalogue, "tea", seed)
+    assert {images.claim(9)[0].pk, images.claim(9)[0].pk} == before
+    assert len(images.claim(9)) == 2
+
+
+def test_those_behind_what_is_taken_alone_are_not_forgotten(catalogue, stub_engine, run_tasks):
+    for seed in range(3):
+        factories.add(catalogue, "tea", seed)
+        queries.submit(catalogue, factories.picture(seed), by=None)
+    GalleryImage.objects.filter(catalogue=catalogue).claim(2)
+    RecognitionQuery.objects.all().claim(2)
+    leases_run_out()
+    with run_tasks():
+        recovery.resume()
+    for rows in (GalleryImage.objects, RecognitionQuery.objects):
+        assert set(rows.values_list("state", flat=True)) == {State.DONE}
 
 
 def test_resume_wakes_every_catalogue_once_and_the_questions(catalogue, stub_engine, run_tasks):

@@ -103,7 +103,8 @@ def test_where_another_network_was_chosen_meanwhile_it_is_embedded_by_that(
     catalogue.index = catalogue.spaces.create(feature_model=other)
     catalogue.save(update_fields=["index"])
     trash.restore(tea)
-    assert catalogue.images.get().state == State.PENDING
+    image = catalogue.images.get()
+    assert (image.state, image.attempts) == (State.PENDING, 0)
 
 
 def test_what_is_not_there_cannot_be_removed_or_restored(tea, catalogue):
