@@ -3,10 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo run test lint format bench clean
+.PHONY: help setup demo run test lint format bench clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/installed ## Python packages, tables, starter models; demo and run do it themselves
+	$(BIN)/python manage.py setup
 
 demo: $(VENV)/installed ## a catalogue of rendered packs, recognised; prints the figures
 	$(BIN)/python manage.py demo

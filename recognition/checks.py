@@ -303,7 +303,7 @@ def models_are_installed(app_configs: Sequence[AppConfig] | None, **_: Any) -> l
                 store.get(name)
         except RecognitionError as error:
             found.append(
-                Error(error.message, hint="Or run `manage.py setup`.", id="recognition.E030")
+                Error(error.message, hint="Or run `./manage.py setup`.", id="recognition.E030")
             )
     return found
 

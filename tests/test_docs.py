@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from django.core.management import get_commands, load_command_class
 from django.urls import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +55,23 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_command_of_the_readme_exists():
     commands = {path.stem for path in (ROOT / "recognition/management/commands").glob("*.py")}
     assert set(re.findall(r"manage\.py (\w+)", README)) <= commands | {"check"}
+
+
+def commands_in(document: Path) -> Iterator[list[str]]:
+    """The words behind `manage.py` of every line in a block of shell."""
+    for block in re.findall(r"```(?:sh|shell|bash)\n(.*?)```", document.read_text(), re.DOTALL):
+        for found in re.findall(r"manage\.py ([^\n)|;&>]+)", block.replace("\\\n", " ")):
+            yield shlex.split(found, comments=True)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_an_example_can_be_typed(document):
+    for name, *words in commands_in(document):
+        command = get_commands()[name]
+        loaded = load_command_class(command, name) if isinstance(command, str) else command
+        given = loaded.create_parser("manage.py", name).parse_args(words)
+        files = [value.name for value in vars(given).values() if isinstance(value, Path)]
+        assert not any(map(str.isdigit, files)), f"{name} {words}: a number is no file"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

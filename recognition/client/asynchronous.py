@@ -6,9 +6,10 @@ import asyncio
 import base64
 import io
 import sys
+import warnings
 import zipfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -26,6 +27,17 @@ _LOOK_EVERY, _LOOK_SELDOM = 0.2, 2.0
 _PAGE: Final = 200
 _SHOWN: Final = 3
 
+# What PaddleX's create_pipeline takes besides, and where it is decided here.
+_AT_THE_SERVER: Final = {
+    "config": "./manage.py pipeline_config FILE --catalogue NAME",
+    "device": "SHITU_DEVICE",
+    "engine": "SHITU_ENGINE",
+    "engine_config": "SHITU_ENGINE_OPTIONS",
+    "pp_option": "SHITU_ENGINE",
+    "use_hpip": "SHITU_ENGINE=hpi",
+    "hpi_config": "SHITU_ENGINE_OPTIONS",
+}
+
 OnError = Literal["raise", "skip"]
 
 
@@ -41,7 +53,7 @@ class AsyncIndex:
 
     async def save(self, save_path: str | Path) -> None:
         """Write `vector.index` and `id_map.yaml` into a directory, as PaddleX does."""
-        answer = await self._pipeline.transport.request(
+        answer = await self._pipeline.transport.native(
             "GET", f"/api/v1/catalogues/{self.key}/paddlex-index"
         )
         directory = Path(save_path)
@@ -57,7 +69,7 @@ class AsyncIndex:
             f"/api/v1/catalogues/{self.key}/images?fields=number,label&ordering=number&limit={_PAGE}"
         )
         while path:
-            page = (await self._pipeline.transport.request("GET", path)).json()
+            page = (await self._pipeline.transport.native("GET", path)).json()
             found.update({row["number"]: row["label"] for row in page["results"]})
             path = page["next"]
         return found
@@ -112,11 +124,12 @@ class AsyncPipeline:
         """A new index of pictures and labels; vector ids are 0, 1, 2 ... in their order.
 
         Folder and list, or two lists, as in PaddleX. `name` is what the site calls the catalogue.
-        All or nothing. Raises ServerError, BadInput.
+        All or nothing. Raises ServerError, at once where the server wants a token; BadInput.
         """
         pairs = inputs.gallery(gallery_imgs, gallery_label)
         if not pairs:
             raise BadInput("the gallery is empty", field="gallery_imgs")
+        await self._signed_in()
         body: dict[str, Any] = {"metricType": metric_type, "indexType": index_type}
         if name is not None:
             body["catalogue"] = name
@@ -132,9 +145,9 @@ class AsyncPipeline:
                 else:
                     await self._add(key, chunk)
             await self._embedded(key, bar)
-        except BaseException:
+        except BaseException as error:
             if key:
-                await self._forget(key)
+                await _undone(error, self._forget(key), f"the index {key} is left on the server")
             raise
         finally:
             bar.end()
@@ -148,6 +161,7 @@ class AsyncPipeline:
     ) -> AsyncIndex:
         """More pictures into an index; all of them or none. Raises ServerError, BadInput."""
         pairs = inputs.gallery(gallery_imgs, gallery_label)
+        await self._signed_in()
         key = await self.key_of(index)
         bar = Bar("append", len(pairs), shown=self._progress)
         added: list[int] = []
@@ -156,9 +170,10 @@ class AsyncPipeline:
                 added += await self._add(key, chunk)
             if pairs:
                 await self._embedded(key, bar)
-        except BaseException:
+        except BaseException as error:
             if added:
-                await self._remove(key, added)
+                left = f"{len(added)} pictures are left in the index {key}"
+                await _undone(error, self._remove(key, added), left)
             raise
         finally:
             bar.end()
@@ -250,12 +265,17 @@ class AsyncPipeline:
         )
         known = (str(directory.resolve()), changed)
         if known not in self._uploaded:
+            await self._signed_in()
             data = await asyncio.to_thread(_zipped, directory)
-            answer = await self.transport.request(
+            answer = await self.transport.native(
                 "POST", "/api/v1/paddlex-indexes", files={"file": ("index.zip", data)}
             )
             self._uploaded[known] = answer.json()["indexKey"]
         return self._uploaded[known]
+
+    async def _signed_in(self) -> None:
+        """Find out before anything goes up that the native API lets us in. Raises ServerError."""
+        await self.transport.native("GET", "/api/v1/catalogues?fields=key&limit=1")
 
     async def _add(self, key: str, chunk: list[dict[str, str]]) -> list[int]:
         body = {"imageLabelPairs": chunk, "indexKey": key, "wait": False}
@@ -265,24 +285,32 @@ class AsyncPipeline:
         await self.transport.paddlex("shitu-index-remove", {"ids": list(ids), "indexKey": key})
 
     async def _forget(self, key: str) -> None:
-        await self.transport.request("DELETE", f"/api/v1/catalogues/{key}")
+        await self.transport.native("DELETE", f"/api/v1/catalogues/{key}")
 
     async def _embedded(self, key: str, bar: Bar) -> None:
         """Wait until the workers are through; raises ServerError naming what they could not do."""
         path, pause = f"/api/v1/catalogues/{key}", _LOOK_EVERY
         while True:
-            images = (await self.transport.request("GET", f"{path}/statistics")).json()["images"]
+            images = (await self.transport.native("GET", f"{path}/statistics")).json()["images"]
             bar.at(images["done"])
             if not images["pending"] and not images["running"]:
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, _LOOK_SELDOM)
         if images["failed"]:
-            rows = (await self.transport.request("GET", f"{path}/images?state=failed")).json()
+            rows = (await self.transport.native("GET", f"{path}/images?state=failed")).json()
             reasons = [f"id {row['number']}: {row['error']}" for row in rows["results"][:_SHOWN]]
             raise ServerError(
                 f"{images['failed']} pictures could not be embedded ({'; '.join(reasons)})"
             )
+
+
+async def _undone(error: BaseException, undo: Coroutine[Any, Any, None], left: str) -> None:
+    """Take back what went up; that this fails too is a note on `error`, which it never hides."""
+    try:
+        await undo
+    except RecognitionError as also:
+        error.add_note(f"{left}, because taking it back failed too: {also}")
 
 
 async def _next(
@@ -326,4 +354,18 @@ def create_async_pipeline(
     pipeline: str, *, token: str | None = None, **options: Any
 ) -> AsyncPipeline:
     """The pipeline of the server at the address `pipeline`, for asyncio; see AsyncPipeline."""
-    return AsyncPipeline(pipeline, token=token, **options)
+    return AsyncPipeline(pipeline, token=token, **without_the_server_s(options))
+
+
+def without_the_server_s(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without those of PaddleX's create_pipeline that its server decides here.
+
+    Each that is given is warned of, at the line that called our caller.
+    """
+    for name in _AT_THE_SERVER.keys() & options.keys():
+        if options[name] is not None:
+            warnings.warn(
+                f"{name} changes nothing at a client; on the server: {_AT_THE_SERVER[name]}",
+                stacklevel=3,
+            )
+    return {name: value for name, value in options.items() if name not in _AT_THE_SERVER}

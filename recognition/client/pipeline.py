@@ -10,7 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from recognition.client.asynchronous import AsyncIndex, AsyncPipeline, OnError
+from recognition.client.asynchronous import (
+    AsyncIndex,
+    AsyncPipeline,
+    OnError,
+    without_the_server_s,
+)
 from recognition.client.inputs import Input, Picture
 from recognition.client.results import ShiTuResult
 
@@ -177,8 +182,9 @@ def _plain(index: Index | str | Path) -> AsyncIndex | str | Path:
 def create_pipeline(pipeline: str, *, token: str | None = None, **options: Any) -> Pipeline:
     """The pipeline of the server at the address `pipeline`, such as `http://host:8000`.
 
-    `token` is an API token of that site; a site with an anonymous user needs none. An address
-    `http://host/paddlex/<token>` works as well. `options`: `in_flight` (32), `timeout` (330 s),
-    `progress` (a bar, on a terminal). Raises BadInput.
+    `token` is an API token of that site; where it has an anonymous user, `predict` and
+    `remove_index` go without. An address `http://host/paddlex/<token>` works as well. `options`:
+    `in_flight` (32), `timeout` (330 s), `progress` (a bar, on a terminal). PaddleX's `device`,
+    `config`, `use_hpip` ... are decided on the server, and warned of here. Raises BadInput.
     """
-    return Pipeline(pipeline, token=token, **options)
+    return Pipeline(pipeline, token=token, **without_the_server_s(options))

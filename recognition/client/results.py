@@ -70,11 +70,19 @@ class ShiTuResult(dict[str, Any]):
             boxes.append(drawing.AnnotatedBox(x1, y1, x2, y2, text, kind))
         return {"res": drawing.annotate(self["input_img"][:, :, ::-1], boxes)}
 
-    def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
-        """Write it to standard output; `json_format` makes it JSON with that indentation."""
+    def print(
+        self,
+        json_format: bool = False,
+        indent: int = 4,
+        ensure_ascii: bool = False,
+        *,
+        format_json: bool = False,
+    ) -> None:
+        """Write it to standard output; `json_format` makes it JSON with that indentation, and so
+        does `format_json`, as some of PaddleX's documents have it."""
         text = (
             json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii)
-            if json_format
+            if json_format or format_json
             else repr(self.json)
         )
         sys.stdout.write(f"{text}\n")

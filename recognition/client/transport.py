@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -38,12 +39,13 @@ class Transport:
     429, 503 and a refused connection are tried again: after Retry-After where the server names it,
     else after 0.5, 1, 2 ... 30 s, each a little off so that many clients do not come back at once.
     A connection that breaks after the request went out is tried again only where sending twice does
-    no harm.
+    no harm. That a server cannot be reached is said once on standard error.
     """
 
     def __init__(self, url: str, token: str | None, *, timeout: float, connections: int) -> None:
         base, token = _without_token(url, token)
         self.base = base
+        self._said = False
         self._http = httpx.AsyncClient(
             base_url=base,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -60,6 +62,22 @@ class Transport:
         response = await self.request("POST", f"/{operation}", again=again, json=body)
         return response.json()["result"]
 
+    async def native(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer of the site's own API below `/api/v1`, which wants a token even where
+        PaddleX's operations need none. Raises ServerError."""
+        try:
+            return await self.request(method, path, **options)
+        except ServerError as error:
+            if error.status != httpx.codes.UNAUTHORIZED:
+                raise
+            raise ServerError(
+                f"{self.base} wants a token for this ({error.message}): make one on the server "
+                "with `./manage.py create_token USER --name NAME` and "
+                "write create_pipeline(url, token=...)",
+                status=error.status,
+                log_id=error.log_id,
+            ) from error
+
     async def request(
         self, method: str, path: str, *, again: bool = True, **options: Any
     ) -> httpx.Response:
@@ -71,12 +89,14 @@ class Transport:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if last:
                     raise ServerError(f"{self.base} cannot be reached: {error}") from error
+                self._say_once(f"{self.base} cannot be reached ({error}); trying for a minute")
                 await asyncio.sleep(_wait(number, None))
                 continue
             except httpx.HTTPError as error:
+                what = f"{type(error).__name__}: {error}".rstrip(": ")
                 if last or not again or isinstance(error, httpx.TimeoutException):
-                    what = f"{type(error).__name__}: {error}".rstrip(": ")
                     raise ServerError(f"{self.base} did not answer ({what})") from error
+                self._say_once(f"{self.base} did not answer ({what}); trying for a minute")
                 await asyncio.sleep(_wait(number, None))
                 continue
             if response.status_code in _RETRIED and not last:
@@ -86,6 +106,11 @@ class Transport:
                 return response
             raise _error(response)
         raise AssertionError("the last try returns or raises")
+
+    def _say_once(self, text: str) -> None:
+        if not self._said:
+            self._said = True
+            sys.stderr.write(f"{text}\n")
 
 
 def _without_token(url: str, token: str | None) -> tuple[str, str | None]:

@@ -126,17 +126,17 @@ def ways_out(name: str) -> str:
     spec = MODELS.get(name)
     if spec is None and name.endswith(INT8_SUFFIX):
         return (
-            f"Make it with `manage.py models quantise {name.removesuffix(INT8_SUFFIX)}`, or copy "
+            f"Make it with `./manage.py models quantise {name.removesuffix(INT8_SUFFIX)}`, or copy "
             "its directory from where that was done: made anew, its weights are others."
         )
     if spec is not None and spec.source == "starter":
-        return "Build the starter models with `manage.py models build-starter`."
+        return "Build the starter models with `./manage.py models build-starter`."
     role = spec.role if spec else "ROLE"
-    add = f"`manage.py models add {name} --role {role} --dir DIR`"
+    add = f"`./manage.py models add {name} --role {role} --dir DIR`"
     if spec is None:
         return f"Add the directory of its network with {add}."
     return (
-        f"Three ways out: `manage.py models fetch {name}` downloads it; `manage.py models fetch "
-        f"{name} --from FILE.tar` installs an archive carried by hand; {add} takes a directory "
-        "of your own."
+        f"Three ways out: `./manage.py models fetch {name}` downloads it; "
+        f"`./manage.py models fetch {name} --from FILE.tar` installs an archive carried by hand; "
+        f"{add} takes a directory of your own."
     )

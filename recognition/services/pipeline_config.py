@@ -89,24 +89,44 @@ def options(config: PipelineConfig) -> dict[str, Any]:
 def installed(part: ModelConfig, role: Role) -> InstalledModel:
     """The installed model that a part of the configuration means.
 
-    A `model_dir` is installed as `<model_name>-<8 digits of its weights' hash>`, so other weights
-    are another feature model and their vectors never meet. Raises ModelUnavailable, BadInput.
+    A `model_dir` whose files no installed model has is installed as `<model_name>-<8 digits of its
+    weights' hash>`, so other weights are another feature model and their vectors never meet. Raises
+    ModelUnavailable, BadInput.
     """
     store = ModelStore(settings.SHITU_MODELS_DIR)
     if part.model_dir is None:
         model = store.get(part.model_name)
-    elif part.model_dir.resolve().parent == store.root.resolve():
-        model = store.get(part.model_dir.name)  # one of ours, as `effective` wrote it
+    elif (present := _of_files(store, part.model_dir)) is not None:
+        model = present
     else:
         name = f"{part.model_name}-{_weights(part.model_dir)[:8]}"
-        model = (
-            store.get(name)
-            if name in store.names()
-            else store.add_directory(name, role, part.model_dir)
-        )
+        model = store.add_directory(name, role, part.model_dir)
     if model.role != role:
         raise not_a(role, model)
     return model
+
+
+def _identity(part: ModelConfig) -> str:
+    """The digest of `installed(part, ...)`, without installing anything."""
+    store = ModelStore(settings.SHITU_MODELS_DIR)
+    if part.model_dir is None:
+        return store.get(part.model_name).digest
+    present = _of_files(store, part.model_dir)
+    return present.digest if present else _weights(part.model_dir)
+
+
+def _of_files(store: ModelStore, directory: Path) -> InstalledModel | None:
+    """The installed model whose files are in `directory`, which may be its own.
+
+    Files and not identities are compared: what this machine makes, such as the starter models, has
+    an identity that its files do not tell. Raises ModelUnavailable, BadInput.
+    """
+    if directory.resolve().parent == store.root.resolve():
+        return store.get(directory.name)  # as `effective` wrote it
+    weights = _weights(directory)
+    return next(
+        (model for model in store.installed() if weights_digest(model.files) == weights), None
+    )
 
 
 def _weights(directory: Path) -> str:
@@ -137,17 +157,18 @@ def apply(config: PipelineConfig, catalogue: Catalogue) -> Catalogue:
     """
     from recognition.services import catalogues
 
-    wanted = options(config)
     model = catalogue.require_index().feature_model
-    digest = installed(config.recognition, "embedder").digest
-    if (wanted.pop("feature_model"), digest) != (model.name, model.digest):
+    digest = _identity(config.recognition)
+    if digest != model.digest:
         raise Conflict(
             f"SubModules.Recognition names other weights ({digest[:12]}) than those that made the "
             f"vectors of “{catalogue.name}” ({model.name}, {model.digest[:12]}); re-embed it with "
-            "them first (`manage.py reembed ... --switch`), or give the configuration to a new "
-            "catalogue",
+            "them first (`./manage.py models add`, then `./manage.py reembed ... --switch`), or "
+            "give the configuration to a new catalogue",
             field="SubModules.Recognition",
         )
+    wanted = options(config)
+    del wanted["feature_model"]  # the same, whatever it is called
     return catalogues.change(catalogue, **wanted)
 
 

@@ -45,7 +45,7 @@ def prepare_models(say: Callable[[str], object]) -> list[FeatureModel]:
     if any(map(feature_models.is_starter, wanted)):
         say(
             "these are the starter models: a small stand-in that needs no download. For the "
-            "official ones: `manage.py models fetch PP-ShiTuV2_rec` (and _det), then set "
+            "official ones: `./manage.py models fetch PP-ShiTuV2_rec` (and _det), then set "
             "SHITU_FEATURE_MODEL and SHITU_DETECTOR"
         )
     return rows

@@ -161,15 +161,15 @@ def _read() -> tuple[list[Measured], str]:
         rows = [Measured(**row) for row in content["rows"]]
         measured_on = content["machine"]
     except FileNotFoundError:
-        return [], "nothing has been measured; `manage.py tune` does"
+        return [], "nothing has been measured; `./manage.py tune` does"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [], f"{path().name} cannot be read ({error}); run `manage.py tune` again"
+        return [], f"{path().name} cannot be read ({error}); run `./manage.py tune` again"
     now = machine()
     for what, before in measured_on.items():
         if before != now.get(what):
             return [], (
                 f"it was measured with another {what.removesuffix('s')} ({before}, now "
-                f"{now.get(what)}); run `manage.py tune` again"
+                f"{now.get(what)}); run `./manage.py tune` again"
             )
     return rows, ""
 

@@ -96,9 +96,16 @@ def test_a_script_of_paddlex_changes_one_line(
     assert len(asyncio.run(asynchronous())) == 2
 
 
-def test_a_gallery_goes_up_whole_or_not_at_all(serve, token, pictures):
-    pipeline = create_pipeline(str(serve().base_url), token=token)
+def test_a_gallery_goes_up_whole_or_not_at_all(serve, someone, token, pictures):
+    url = str(serve(SHITU_PADDLEX_ANONYMOUS_USER=someone.username).base_url)
     good = str(pictures / "milk-1.jpg")
+    with (
+        create_pipeline(url) as nobody,
+        pytest.raises(ServerError, match="create_token"),
+    ):
+        nobody.build_index([good], ["a"])
+    assert not Catalogue.objects.exists()
+    pipeline = create_pipeline(url, token=token)
     with pytest.raises(ServerError, match=r"imageLabelPairs\[1\].image"):
         pipeline.build_index([good, str(pictures / "notes.txt")], ["a", "b"], name="drinks")
     assert not Catalogue.objects.exists()

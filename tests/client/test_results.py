@@ -83,3 +83,5 @@ def test_it_prints(capsys):
     text = capsys.readouterr().out
     assert json.loads(text) == result().json
     assert "\\u7ea2" in text
+    result().print(format_json=True, indent=2, ensure_ascii=True)  # PaddleX's documents have both
+    assert capsys.readouterr().out == text

@@ -8,8 +8,14 @@ from email.utils import format_datetime
 
 import httpx
 import pytest
+from PIL import Image
 
-from recognition.client import ServerError, create_pipeline, transport
+from recognition.client import (
+    ServerError,
+    create_async_pipeline,
+    create_pipeline,
+    transport,
+)
 from recognition.client.transport import Transport
 from recognition.errors import BadInput
 
@@ -117,6 +123,65 @@ def test_a_broken_connection_is_tried_again_where_that_does_no_harm(waits, fault
         with pytest.raises(ServerError):
             ask(fault, OK, again=again)
     assert ask.left == 2 - asked
+
+
+def test_that_nobody_is_there_is_said_once(waits, capsys):
+    refused = httpx.ConnectError("refused")
+    assert ask(refused, refused, httpx.ReadError("reset"), OK) == {"n": 1}
+    assert (
+        capsys.readouterr().err == "http://host cannot be reached (refused); trying for a minute\n"
+    )
+
+
+def building(handle) -> None:
+    """Build an index of one picture on a server that answers as `handle` says."""
+
+    async def run() -> None:
+        async with create_async_pipeline("http://host") as pipeline:
+            pipeline.transport._http = httpx.AsyncClient(
+                transport=httpx.MockTransport(handle), base_url="http://host"
+            )
+            await pipeline.build_index([Image.new("RGB", (8, 8))], ["tea"])
+
+    asyncio.run(run())
+
+
+def test_without_a_token_nothing_goes_up_where_the_site_wants_one():
+    sent: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request.method)
+        return httpx.Response(401, json={"error": {"message": "no credentials"}})
+
+    with pytest.raises(ServerError, match="manage.py create_token") as raised:
+        building(handle)
+    assert raised.value.status == 401
+    assert sent == ["GET"]
+
+
+def test_what_cannot_be_taken_back_does_not_hide_why():
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, json={"result": {"indexKey": "k1"}})
+        if request.url.path == "/api/v1/catalogues":
+            return httpx.Response(200, json={"results": []})
+        why = "gone" if request.method == "DELETE" else "no figures"
+        return httpx.Response(500, json={"error": {"message": why}})
+
+    with pytest.raises(ServerError, match="no figures") as raised:
+        building(handle)
+    [note] = raised.value.__notes__
+    assert "the index k1 is left on the server" in note and note.endswith("gone")
+
+
+def test_what_the_server_decides_is_taken_with_a_warning():
+    with pytest.warns(UserWarning, match="SHITU_DEVICE") as warned:
+        create_pipeline(pipeline="http://host", device="gpu:0", use_hpip=None).close()
+    assert [one.filename for one in warned] == [__file__]
+    with pytest.warns(UserWarning, match="pipeline_config"):
+        asyncio.run(create_async_pipeline("http://host", config={}).close())
+    with pytest.raises(TypeError, match="devices"):
+        create_pipeline("http://host", devices="gpu:0")
 
 
 @pytest.mark.parametrize(

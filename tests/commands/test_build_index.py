@@ -101,6 +101,56 @@ def test_replace_removes_nothing_when_the_list_is_unusable(build, shop):
     assert Catalogue.objects.get().images.count() == 3
 
 
+def no_folder(shop):
+    return ("--gallery", shop / "none")
+
+
+def no_list(shop):
+    return ("--labels", shop / "none.txt")
+
+
+def no_usable_line(shop):
+    (shop / "gallery.txt").write_text("missing.png tea\n")
+    return ()
+
+
+@pytest.mark.parametrize("fault", [no_folder, no_list, no_usable_line])
+def test_what_fails_leaves_no_catalogue(build, shop, fault):
+    assert build(*fault(shop))[0] == 2
+    assert not Catalogue.objects.exists()
+
+
+def test_one_that_was_there_stays_though_it_is_empty(run, build, shop, boss):
+    catalogues.create("shop", owner=boss, feature_model="stub_rec", detector="")
+    assert build(*no_usable_line(shop))[0] == 2
+    assert Catalogue.objects.get().name == "shop"
+
+
+def test_an_interruption_leaves_what_goes_on_later(build, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recognition.services.imports.runner.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build()
+    assert Catalogue.objects.get().jobs.unfinished().exists()
+    assert build()[0] == 0
+
+
+def test_the_bars_count_what_is_done_now_and_no_log_line_is_between(build, shop, capsys, caplog):
+    build()
+    (shop / "4.png").write_bytes(png(4))
+    with (shop / "gallery.txt").open("a") as file:
+        file.write("4.png tea\n")
+    capsys.readouterr()
+    build()
+    bars = capsys.readouterr().err
+    assert "4/4" in bars.partition("embed")[0]
+    assert "1/1" in bars.partition("embed")[2] and "/4" not in bars.partition("embed")[2]
+    assert "job_ended" not in caplog.text
+
+
 def test_no_wait_leaves_the_embedding_to_workers(build):
     code, _, _ = build("--no-wait")
     assert code == 0
@@ -160,6 +210,12 @@ class TestRemove:
         assert "id 77: not in this catalogue" in err
         assert "line 4: 'x' is not a whole number" in err
         assert numbers(catalogues.find("shop")) == [0, 2]
+
+    def test_numbers_are_no_file(self, run, build):
+        build()
+        code, _, err = run("remove_index", "--catalogue", "shop", "--ids", 0, 2)
+        assert code == 2 and "numbers are given without it" in err
+        assert numbers(catalogues.find("shop")) == [0, 1, 2]
 
     def test_nothing_removed_is_a_failure(self, run, build):
         build()

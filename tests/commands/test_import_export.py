@@ -88,6 +88,26 @@ def test_a_dry_run_changes_nothing(run, catalogue, archive):
     assert not catalogue.images.exists()
 
 
+def test_nothing_usable_or_a_dry_run_leaves_no_catalogue(run, boss, tmp_path, settings):
+    settings.SHITU_FEATURE_MODEL, settings.SHITU_DETECTOR = factories.feature_model().name, ""
+    source = tmp_path / "google.csv"
+    source.write_text("gs://my-bucket/shoe.png,img-1,shoes,,apparel,Red Shoe,,\n")
+    assert run("import_catalogue", source, "--catalogue", "shoes")[0] == 2
+    (tmp_path / "tea.csv").write_text("label,sku\ntea,1\n")
+    code, out, err = run(
+        "import_catalogue", tmp_path / "tea.csv", "--catalogue", "teas", "--dry-run"
+    )
+    assert code == 0 and "would be added 1" in out, err
+    assert not Catalogue.objects.exists()
+
+
+def test_the_bar_ends_with_the_lines_there_were(run, catalogue, tmp_path, capsys):
+    source = tmp_path / "list.csv"
+    source.write_text("label,sku\ntea,1\ncoffee,2\nmilk,3\n")
+    assert run("import_catalogue", source, "--catalogue", catalogue.key)[0] == 0
+    assert "100%" in (bar := capsys.readouterr().err) and "3/3" in bar
+
+
 def test_what_is_wrong_with_the_source_is_said(run, catalogue, tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 cut short")
     for source, why in [("none.zip", "No such file"), ("x.zip", "not a ZIP")]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+from django.core.management import CommandError, call_command
 
+from recognition.management.commands import run
 from shitu_site import embedded
 from tests.processes import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -30,6 +37,36 @@ def healthy(address: str) -> bool:
     except (URLError, ConnectionError, TimeoutError):
         return False
     return bool(body["database"] and body["broker"] and body["workers"])
+
+
+def test_it_finds_the_python_of_the_project(tmp_path):
+    manage = tmp_path / "manage.py"
+    shutil.copy(ROOT / "manage.py", manage)
+    assert os.access(manage, os.X_OK)
+
+    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+        """With a Python that has no Django, as that of the system."""
+        command = [sys.executable, "-S", manage, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    ran = typed("check")
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert "make setup" in ran.stderr
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"; exit 3\n')
+    python.chmod(0o755)
+    ran = typed("check", "--deploy")
+    assert (ran.returncode, ran.stdout) == (3, f"{manage} check --deploy\n")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_port_that_is_taken_is_said_before_anything_is_made(monkeypatch, host):
+    monkeypatch.setattr(run.setup, "set_up", lambda say: pytest.fail("it began"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("SHITU_BIND", f"{host}:{taken.getsockname()[1]}")
+        with pytest.raises(CommandError, match="Address already in use.*SHITU_BIND"):
+            call_command("run")
 
 
 def test_it_starts_answers_and_stops_on_ctrl_c(settings, starter_models, address, tmp_path):

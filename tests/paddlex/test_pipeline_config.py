@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,39 @@ def test_other_weights_than_the_vectors_were_made_with_are_refused(write):
         pipeline_config.apply(pipeline_file.read(write(rec_topk=3)), catalogue)
     catalogue.refresh_from_db()
     assert catalogue.top_k == 5
+
+
+def tuned(starters, tmp_path: Path, *, change: bool) -> pipeline_file.ModelConfig:
+    """The starter feature model as somebody else's `model_dir`, or one that is nearly that."""
+    directory = tmp_path / "tuned"
+    shutil.copytree(starters["starter_rec"], directory)
+    (directory / "shitu.json").unlink()
+    if change:
+        file = directory / "inference.yml"
+        file.write_text(file.read_text().replace("bilinear", "area"))
+    return pipeline_file.ModelConfig("PP-ShiTuV2_rec", directory)
+
+
+def test_other_weights_are_not_even_installed(starters, starter_models, tmp_path):
+    catalogue = catalogues.create("drinks", owner=factories.user())
+    other = tuned(starters, tmp_path, change=True)
+    config = pipeline_file.PipelineConfig(detection=other, recognition=other)
+    before = starter_models.names()
+    with pytest.raises(Conflict, match="starter_rec"):
+        pipeline_config.apply(config, catalogue)
+    assert starter_models.names() == before
+
+
+def test_the_files_of_an_installed_model_are_that_model_wherever_they_lie(
+    starters, starter_models, tmp_path
+):
+    """The starter models have an identity that their files do not tell."""
+    part = tuned(starters, tmp_path, change=False)
+    assert pipeline_config.installed(part, "embedder") == starter_models.get("starter_rec")
+    catalogue = catalogues.create("drinks", owner=factories.user())
+    detection = pipeline_file.ModelConfig("PP-ShiTuV2_det", starters["starter_det"])
+    config = pipeline_file.PipelineConfig(detection=detection, recognition=part, rec_topk=3)
+    assert pipeline_config.apply(config, catalogue).top_k == 3
 
 
 def test_new_catalogues_of_a_site_get_it(write, settings):
@@ -163,18 +197,13 @@ def test_a_detector_is_no_feature_model(write, starters):
 def test_fine_tuned_weights_are_installed_under_their_hash(
     starters, tmp_path, settings, monkeypatch
 ):
-    import shutil
-
     settings.SHITU_MODELS_DIR = tmp_path / "models"
-    tuned = tmp_path / "tuned"
-    shutil.copytree(starters["starter_rec"], tuned)
-    (tuned / "shitu.json").unlink()
-    part = pipeline_file.ModelConfig("PP-ShiTuV2_rec", tuned)
+    part = tuned(starters, tmp_path, change=False)
     model = pipeline_config.installed(part, "embedder")
     assert model.name == f"PP-ShiTuV2_rec-{model.digest[:8]}"
     assert pipeline_config.installed(part, "embedder") == model
     # The same network with other preprocessing makes other vectors, so it is another model.
-    settings_file = tuned / "inference.yml"
+    settings_file = tmp_path / "tuned/inference.yml"
     settings_file.write_text(settings_file.read_text().replace("bilinear", "area"))
     other = pipeline_config.installed(part, "embedder")
     assert other.name != model.name and other.digest != model.digest
@@ -205,6 +234,18 @@ def test_the_command_writes_what_is_in_effect(write, tmp_path):
     assert command("--catalogue", "drinks")[0] == text
     _, said = command("--output", str(tmp_path / "site.yaml"))
     assert pipeline_file.read(tmp_path / "site.yaml") == pipeline_config.effective()
+
+
+def test_the_command_makes_a_catalogue_that_is_not_there(write):
+    boss = factories.user("boss", is_superuser=True)
+    text, said = command(str(write(rec_topk=3)), "--catalogue", "new")
+    made = Catalogue.objects.get()
+    assert (made.name, made.owner, made.top_k, made.detector) == ("new", boss, 3, "starter_det")
+    assert "made the catalogue “new”" in said
+    assert command("--catalogue", "new")[0] == text
+    with pytest.raises(CommandError, match="no vector.index"):
+        command(str(write(index="nowhere")), "--catalogue", "other", "--user", "boss")
+    assert Catalogue.objects.get() == made
 
 
 def test_the_command_names_what_is_wrong(write):

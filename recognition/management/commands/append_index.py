@@ -24,8 +24,10 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         with progress.in_words():
+            catalogue = progress.find_catalogue(options["catalogue"], options["user"])
+            progress.check_paths(options["labels"], folder=options["gallery"])
             job = imports.start_here(
-                progress.find_catalogue(options["catalogue"], options["user"]),
+                catalogue,
                 options["gallery"],
                 by=progress.find_user(options["user"]),
                 labels=options["labels"],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from recognition.errors import NotFound
+from recognition.errors import NotFound, RecognitionError
 from recognition.management import progress
 from recognition.models import Catalogue, CropPolicy, IndexType, Metric
 from recognition.services import catalogues, imports
@@ -39,41 +41,53 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        with progress.in_words():
-            catalogue = find_or_create(options)
+        progress.check_paths(options["labels"], folder=options["gallery"])
+        with progress.in_words(), found_or_made(options) as catalogue:
             job = imports.start_here(
                 catalogue,
                 options["gallery"],
                 by=progress.find_user(options["user"]),
                 labels=options["labels"],
             )
-        progress.import_here(
-            self,
-            job,
-            wait=not options["no_wait"],
-            replace=options["replace"],
-            report=options["report"],
-        )
+            progress.import_here(
+                self,
+                job,
+                wait=not options["no_wait"],
+                replace=options["replace"],
+                report=options["report"],
+            )
 
 
 _SETTINGS = ("metric", "index_type", "feature_model", "detector", "crop_policy")
 
 
-def find_or_create(options: dict[str, Any], **defaults: Any) -> Catalogue:
+@contextmanager
+def found_or_made(options: dict[str, Any], **defaults: Any) -> Iterator[Catalogue]:
     """The catalogue that the options name, made with their settings when there is none.
 
     `defaults` are settings for a new one that the options do not give. The settings of one that is
-    there are never changed: raises CommandError when an option contradicts them.
+    there are never changed: raises CommandError when an option contradicts them. One that was made
+    here is gone after the block when nothing came into it, unless somebody interrupted that.
     """
     given = {name: options[name] for name in _SETTINGS if options.get(name) is not None}
     try:
         catalogue = progress.find_catalogue(options["catalogue"], options["user"])
     except NotFound:
-        return catalogues.create(
-            options["catalogue"],
-            owner=progress.find_user(options["user"]),
-            **(defaults | given),
-        )
+        owner = progress.find_user(options["user"])
+        catalogue = catalogues.create(options["catalogue"], owner=owner, **(defaults | given))
+    else:
+        _check_settings(catalogue, given)
+        yield catalogue
+        return
+    try:
+        yield catalogue
+    except (CommandError, RecognitionError):
+        progress.remove_if_empty(catalogue)
+        raise
+    progress.remove_if_empty(catalogue)  # a dry run
+
+
+def _check_settings(catalogue: Catalogue, given: dict[str, Any]) -> None:
     space = catalogue.require_index()
     there = {
         "metric": space.metric,
@@ -89,4 +103,3 @@ def find_or_create(options: dict[str, Any], **defaults: Any) -> Catalogue:
                 f"“{there[name]}”, not “{value}”; leave the option out, or take another name",
                 returncode=progress.NOTHING_DONE,
             )
-    return catalogue

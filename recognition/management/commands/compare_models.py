@@ -112,7 +112,7 @@ class Command(BaseCommand):
                 f"{mark}".rstrip()
             )
         if len(compared) == 1:
-            out("there is nothing to compare it with: `manage.py reembed` adds another network")
+            out("there is nothing to compare it with: `./manage.py reembed` adds another network")
 
 
 def _in_catalogue(catalogue: Catalogue, entries: list[Entry], place: Folder) -> set[int]:

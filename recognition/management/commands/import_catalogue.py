@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from recognition.management import progress
-from recognition.management.commands.build_index import find_or_create
+from recognition.management.commands.build_index import found_or_made
 from recognition.services import imports
 from recognition.services.imports.site_archive import CATALOGUE_FIELDS, SPACE_FIELDS
 
@@ -34,15 +34,19 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         source: Path = options["source"]
+        progress.check_paths(source, options["labels"])
         with progress.in_words():
             with imports.archive_head(source) as head:
                 kept = head["catalogue"] if head else {}
             defaults = {name: kept[name] for name in _FROM_ARCHIVE & kept.keys()}
-            job = imports.start_here(
-                find_or_create(options, **defaults),
-                source,
-                by=progress.find_user(options["user"]),
-                labels=options["labels"],
-                dry_run=options["dry_run"],
-            )
-        progress.import_here(self, job, wait=not options["no_wait"], report=options["report"])
+            with found_or_made(options, **defaults) as catalogue:
+                job = imports.start_here(
+                    catalogue,
+                    source,
+                    by=progress.find_user(options["user"]),
+                    labels=options["labels"],
+                    dry_run=options["dry_run"],
+                )
+                progress.import_here(
+                    self, job, wait=not options["no_wait"], report=options["report"]
+                )

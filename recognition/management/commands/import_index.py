@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from recognition.management import progress
-from recognition.management.commands.build_index import find_or_create
+from recognition.management.commands.build_index import found_or_made
 from recognition.models import CropPolicy
 from recognition.services import index_files
 from recognition.services.index_files import Imported
@@ -43,15 +43,18 @@ class Command(BaseCommand):
             raise CommandError(
                 "--gallery and --labels belong together", returncode=progress.NOTHING_DONE
             )
+        progress.check_paths(options["labels"], folder=options["gallery"])
         with progress.in_words(), index_files.opened(directory) as content:
             total = len(content.ids)
-            catalogue = find_or_create(
-                options,
-                metric=content.metric,
-                index_type=content.index_type,
-                crop_policy=CropPolicy.WHOLE,
-            )
-            with progress.bar(total, "import", "vector") as shown:
+            new = {
+                "metric": content.metric,
+                "index_type": content.index_type,
+                "crop_policy": CropPolicy.WHOLE,
+            }
+            with (
+                found_or_made(options, **new) as catalogue,
+                progress.bar(total, "import", "vector") as shown,
+            ):
                 imported = index_files.import_content(
                     catalogue,
                     content,

@@ -70,12 +70,10 @@ class Command(BaseCommand):
         self._tend(catalogue.require_index(), rebuild=True)
 
     def _set(self, catalogue: Catalogue, options: dict[str, Any]) -> None:
-        space = catalogue.require_index()
-        if options["metric"]:
-            indexes.set_metric(space, Metric(options["metric"]))
-        indexes.set_type(
-            space,
-            IndexType(options["type"] or space.index_type),
+        space = index_jobs.change(
+            catalogue,
+            metric=options["metric"],
+            index_type=options["type"],
             m=options["m"],
             ef_construction=options["ef_construction"],
             lists=options["lists"],

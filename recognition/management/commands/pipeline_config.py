@@ -9,7 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from recognition import pipeline_file
-from recognition.errors import RecognitionError
+from recognition.errors import NotFound, RecognitionError
+from recognition.management import progress
 from recognition.models import Catalogue
 from recognition.services import catalogues, index_files, pipeline_config
 
@@ -18,20 +19,33 @@ class Command(BaseCommand):
     help = (
         "Write the pipeline configuration that is in effect, for the site or for a catalogue, as "
         "PaddleX reads it. With FILE: say what in it has no effect; with --catalogue also give it "
-        "to that catalogue, its saved index included."
+        "to that catalogue, its saved index included, which is made when there is none."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", nargs="?", type=Path, help="a PP-ShiTuV2.yaml")
         parser.add_argument("--catalogue", help="name or key")
+        parser.add_argument(
+            "--user", help="who owns a new catalogue (default: the first superuser)"
+        )
         parser.add_argument("--output", type=Path, help="write there instead of to the terminal")
 
     def handle(
-        self, *, file: Path | None, catalogue: str | None, output: Path | None, **options: Any
+        self,
+        *,
+        file: Path | None,
+        catalogue: str | None,
+        user: str | None,
+        output: Path | None,
+        **options: Any,
     ) -> None:
         try:
-            found = catalogues.find(catalogue) if catalogue else None
-            config = self._given(file, found) if file else pipeline_config.effective(found)
+            if file:
+                config = self._given(file, catalogue, user)
+            else:
+                config = pipeline_config.effective(
+                    progress.find_catalogue(catalogue, user) if catalogue else None
+                )
         except RecognitionError as error:
             raise CommandError(error.message) from error
         text = pipeline_file.write(config)
@@ -41,15 +55,34 @@ class Command(BaseCommand):
             output.write_text(text, encoding="utf-8")
             self.stderr.write(f"written to {output}")
 
-    def _given(self, file: Path, catalogue: Catalogue | None) -> pipeline_file.PipelineConfig:
+    def _given(
+        self, file: Path, name: str | None, user: str | None
+    ) -> pipeline_file.PipelineConfig:
         config = pipeline_file.read(file)
         for remark in config.remarks:
             self.stderr.write(f"{file.name}: {remark}")
-        for name, value in config.settings().items():
-            self.stderr.write(f"{file.name}: for the workers, set {name}={value}")
-        if catalogue is None:
+        for setting, value in config.settings().items():
+            self.stderr.write(f"{file.name}: for the workers, set {setting}={value}")
+        if name is None:
             return config
-        pipeline_config.apply(config, catalogue)
+        try:
+            catalogue = progress.find_catalogue(name, user)
+        except NotFound:
+            catalogue = catalogues.create(
+                name, owner=progress.find_user(user), **pipeline_config.options(config)
+            )
+            self.stderr.write(f"made the catalogue “{catalogue}”")
+            try:
+                self._import(config, catalogue)
+            except RecognitionError:
+                progress.remove_if_empty(catalogue)
+                raise
+        else:
+            pipeline_config.apply(config, catalogue)
+            self._import(config, catalogue)
+        return pipeline_config.effective(catalogue)
+
+    def _import(self, config: pipeline_file.PipelineConfig, catalogue: Catalogue) -> None:
         if config.index is not None:
             imported = index_files.import_directory(
                 catalogue,
@@ -60,4 +93,3 @@ class Command(BaseCommand):
             self.stderr.write(
                 f"index: {imported.bare} vectors imported, {imported.duplicates} already there"
             )
-        return pipeline_config.effective(catalogue)

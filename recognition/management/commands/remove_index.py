@@ -25,8 +25,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--catalogue", required=True, help="name or key")
         parser.add_argument("--user", help="look only among catalogues of this user")
-        parser.add_argument("--ids", type=Path, help="file with an id a line, as PaddleX reads it")
-        parser.add_argument("id", nargs="*", type=int)
+        parser.add_argument(
+            "--ids", type=Path, metavar="FILE", help="a file of an id a line, as PaddleX reads it"
+        )
+        parser.add_argument(
+            "id", nargs="*", type=int, help="vector ids, as `export_index` and the API tell them"
+        )
 
     def handle(self, **options: Any) -> None:
         with progress.in_words():
@@ -60,5 +64,9 @@ class Command(BaseCommand):
                         bad += 1
                         self.stderr.write(f"line {item.line_number}: {item.reason}")
         except OSError as error:
-            raise BadInput(f"{path} cannot be read: {error.strerror}", field="ids") from error
+            raise BadInput(
+                f"{path} cannot be read: {error.strerror}. --ids takes a file; numbers are given "
+                "without it",
+                field="ids",
+            ) from error
         return ids, bad

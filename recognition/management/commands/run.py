@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +37,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-demo", action="store_true", help="without the demo catalogue")
 
     def handle(self, *, no_demo: bool, **options: Any) -> None:
+        bind = os.environ.get("SHITU_BIND", "127.0.0.1:8000")
+        _check_free(bind)
         try:
             setup.set_up(self.stdout.write)
             admin, password = setup.ensure_admin()
@@ -45,21 +48,41 @@ class Command(BaseCommand):
                 showcase.ensure(admin, self.stdout.write)
         except RecognitionError as error:
             raise CommandError(error.message) from error
-        bind = os.environ.get("SHITU_BIND", "127.0.0.1:8000")
         self.stdout.write(f"\n  http://{bind}/   sign in as {admin.username}")
         if password:
             self.stdout.write(f"  password: {password}   (shown this once)")
         else:
-            self.stdout.write(f"  forgotten: manage.py changepassword {admin.username}")
+            self.stdout.write(f"  forgotten: ./manage.py changepassword {admin.username}")
         if _opens_to_this_machine(bind):
             os.environ["SHITU_PADDLEX_ANONYMOUS_USER"] = admin.username
             self.stdout.write(
-                f"  PaddleX clients on this machine need no token: they act as {admin.username} "
-                "(SHITU_PADDLEX_ANONYMOUS_USER= turns that off)"
+                "  PaddleX's four operations need no token from this machine: they act as "
+                f"{admin.username}\n  (SHITU_PADDLEX_ANONYMOUS_USER= turns that off). "
+                f"All else does: ./manage.py create_token {admin.username} --name NAME"
             )
         self.stdout.write(f"  data: {settings.SHITU_VAR_DIR}   Ctrl-C stops everything\n\n")
         self.stdout.flush()
         raise SystemExit(Supervisor(self.stdout).run())
+
+
+def _check_free(bind: str) -> None:
+    """Find out before anything starts that the web server could not listen. Raises CommandError."""
+    for address in bind.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not port.isdigit():  # a Unix socket
+            continue
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+                probe.bind((host, int(port)))
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise CommandError(
+                f"the site cannot listen on {address} ({why}): stop what does, or set SHITU_BIND "
+                "to another address, such as 127.0.0.1:8001"
+            ) from error
 
 
 def _opens_to_this_machine(bind: str) -> bool:
