@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +29,14 @@ _SHOWN: Final = 200  # characters of a bad line that are repeated in a report
 _BOM: Final = "\ufeff"
 _DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
+
+translate: Callable[[str], str] = str
+"""Into the language of whoever asks. The site sets it; a client, which has no Django, is told in
+English."""
+
+
+def _(text: str) -> str:
+    return translate(text)
 
 
 class Severity(StrEnum):
@@ -87,9 +95,15 @@ def read_gallery_list(
                 continue
             same, other = seen.before(path, label, number)
             if same:
-                yield _Unusable(f"the same as line {same}", Severity.NOTE).at(number, raw)
+                why = _("the same as line %(line)s") % {"line": same}
+                yield _Unusable(why, Severity.NOTE).at(number, raw)
             else:
-                note = f"line {other[0]} has this picture as {other[1]!r}" if other else ""
+                note = ""
+                if other:
+                    note = _("line %(line)s has this picture as %(label)s") % {
+                        "line": other[0],
+                        "label": repr(other[1]),
+                    }
                 yield Entry(number, path, label, note)
 
 
@@ -102,9 +116,9 @@ def read_ids(source: Iterable[bytes] | BinaryIO) -> Iterator[Identifier | Proble
         try:
             word = _text(raw).split()[0]
             if not re.fullmatch(r"[+-]?[0-9]{1,19}", word):
-                raise _Unusable(f"{word[:_SHOWN]!r} is not a whole number")
+                raise _Unusable(_("%(word)s is not a whole number") % {"word": repr(word[:_SHOWN])})
             if not -(2**63) <= int(word) < 2**63:
-                raise _Unusable(f"{word} is beyond 64 bits, so it is no id")
+                raise _Unusable(_("%(word)s is beyond 64 bits, so it is no id") % {"word": word})
             yield Identifier(number, int(word))
         except _Unusable as unusable:
             yield unusable.at(number, raw)
@@ -122,9 +136,12 @@ def write_gallery_list(rows: Iterable[tuple[str, str]]) -> Iterator[bytes]:
             _check_path(path, allow_absolute=True)
             label = _cleaned(label)
             if path != path.strip() or path.startswith(_BOM):
-                raise _Unusable("the path begins or ends with white space")
+                raise _Unusable(_("the path begins or ends with white space"))
         except _Unusable as unusable:
-            raise BadInput(f"Row {number} cannot be written: {unusable.reason}.") from unusable
+            raise BadInput(
+                _("Row %(row)s cannot be written: %(why)s.")
+                % {"row": number, "why": unusable.reason}
+            ) from unusable
         divider = "\t" if " " in path or " " in label else " "
         yield f"{path}{divider}{label}\n".encode()
 
@@ -138,7 +155,9 @@ def clean_label(label: str) -> str:
     try:
         return _cleaned(label)
     except _Unusable as unusable:
-        raise BadInput(f"Not a usable label: {unusable.reason}.", field="label") from unusable
+        raise BadInput(
+            _("Not a usable label: %(why)s.") % {"why": unusable.reason}, field="label"
+        ) from unusable
 
 
 class _Unusable(Exception):
@@ -199,14 +218,16 @@ def _lines(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
 
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_LINE_LENGTH:
-        raise _Unusable(f"longer than {MAX_LINE_LENGTH} bytes")
+        raise _Unusable(_("longer than %(most)s bytes") % {"most": MAX_LINE_LENGTH})
     try:
         # Files put together by `cat` have a BOM in their middle.
         text = raw.decode().removeprefix(_BOM).rstrip()
     except UnicodeDecodeError as error:
-        raise _Unusable(f"not UTF-8 (byte {error.start + 1}); save the list as UTF-8") from error
+        raise _Unusable(
+            _("not UTF-8 (byte %(at)s); save the list as UTF-8") % {"at": error.start + 1}
+        ) from error
     if not text:
-        raise _Unusable("blank", Severity.NOTE)
+        raise _Unusable(_("blank"), Severity.NOTE)
     return text
 
 
@@ -215,36 +236,46 @@ def _parse(raw: bytes, *, allow_absolute: bool) -> tuple[str, str]:
     path, divider, label = text.partition("\t") if "\t" in text else text.strip().partition(" ")
     path = path.strip()
     if not path:
-        raise _Unusable("no path before the tab")
+        raise _Unusable(_("no path before the tab"))
     if not divider:
-        raise _Unusable("no label: a line is a path, a space or tab, and a label")
+        raise _Unusable(_("no label: a line is a path, a space or tab, and a label"))
     _check_path(path, allow_absolute=allow_absolute)
     return path, _cleaned(label)
 
 
 def _check_path(path: str, *, allow_absolute: bool) -> None:
     if not path or len(path.encode(errors="surrogatepass")) > MAX_PATH_LENGTH:
-        raise _Unusable(f"the path is empty or over {MAX_PATH_LENGTH} bytes")
-    _refuse_characters(path, "path")
+        raise _Unusable(_("the path is empty or over %(most)s bytes") % {"most": MAX_PATH_LENGTH})
+    if control := _control_character(path):
+        raise _Unusable(
+            _("the path holds the control character %(character)s") % {"character": control}
+        )
     parts = _SEPARATORS.split(path)
     if ".." in parts:
-        raise _Unusable("the path leaves the folder of pictures ('..')")
+        raise _Unusable(_("the path leaves the folder of pictures ('..')"))
     if not allow_absolute and (not parts[0] or _DRIVE.match(path)):
-        raise _Unusable("the path is absolute; write it relative to the folder of pictures")
+        raise _Unusable(_("the path is absolute; write it relative to the folder of pictures"))
 
 
 def _cleaned(label: str) -> str:
     label = unicodedata.normalize("NFC", label).strip()
     if not label:
-        raise _Unusable("the label is empty")
+        raise _Unusable(_("the label is empty"))
     if len(label) > MAX_LABEL_LENGTH:
-        raise _Unusable(f"the label is longer than {MAX_LABEL_LENGTH} characters")
-    _refuse_characters(label, "label")
+        raise _Unusable(
+            _("the label is longer than %(most)s characters") % {"most": MAX_LABEL_LENGTH}
+        )
+    if control := _control_character(label):
+        raise _Unusable(
+            _("the label holds the control character %(character)s") % {"character": control}
+        )
     return label
 
 
-def _refuse_characters(text: str, what: str) -> None:
-    """Line and paragraph breaks, tabs, NUL and other controls, and halves of surrogate pairs."""
+def _control_character(text: str) -> str:
+    """The first line or paragraph break, tab, NUL or other control, or half of a surrogate pair in
+    `text`, as U+0009; empty when there is none."""
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise _Unusable(f"the {what} holds the control character U+{ord(character):04X}")
+            return f"U+{ord(character):04X}"
+    return ""

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": PLAIN | {"services"},
     "middleware": {"models", "services"},
     "checks": PLAIN | {"engine", "models", "services", "oidc"},
-    "apps": {"checks"},
+    "apps": {"checks", "gallery_list"},
     "api": DOOR,
     "web": DOOR,
     "admin": DOOR,

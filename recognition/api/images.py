@@ -94,6 +94,10 @@ Uploaded = inline_serializer(
                 "replaced": serializers.BooleanField(
                     help_text="Of the image that had the same external_id."
                 ),
+                "changed": serializers.ListField(
+                    child=serializers.ChoiceField(["product", "external_id", "box"]),
+                    help_text="What an image that was there already has from this request.",
+                ),
                 "error": inline_serializer(
                     "UploadError",
                     {
@@ -205,8 +209,9 @@ class ImageListView(ListModelMixin, OfImages, UploadView):
     def create(self, request: Request, key: Any) -> Response:
         """Add pictures; what became of each is in `results`, in the order sent.
 
-        201 when at least one was added, 200 when all were there already. A picture that is refused
-        does not stop the others; when every one is, the answer is an error.
+        201 when at least one was added, 200 when all were there already. One that was there already
+        takes over the box, and an `external_id` where it had none. A picture that is refused does
+        not stop the others; when every one is, the answer is an error.
 
         With a URL among them, 202 and a job: a worker fetches and adds them, those in base64 in
         their turn, and line n of its report says what became of the n-th.
@@ -241,8 +246,14 @@ class ImageListView(ListModelMixin, OfImages, UploadView):
 
     def _result(self, became: gallery_adding.Added | RecognitionError) -> dict[str, Any]:
         if isinstance(became, RecognitionError):
-            nothing = {"image": None, "duplicate_of": None, "replaced": False}
-            return {"result": "failed", **nothing, "error": describe(became)}
+            return {
+                "result": "failed",
+                "image": None,
+                "duplicate_of": None,
+                "replaced": False,
+                "changed": [],
+                "error": describe(became),
+            }
         shown = ImageSerializer(became.image, context=self.get_serializer_context()).data
         result = "added" if became.created else "duplicate"
         return {
@@ -250,6 +261,7 @@ class ImageListView(ListModelMixin, OfImages, UploadView):
             "image": shown,
             "duplicate_of": became.duplicate_of.number if became.duplicate_of else None,
             "replaced": became.replaced,
+            "changed": list(became.changes),
             "error": None,
         }
 

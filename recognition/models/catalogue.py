@@ -243,7 +243,7 @@ class Membership(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} · {self.role}"
+        return f"{self.user} · {self.get_role_display()}"
 
 
 class InCatalogueQuerySet(models.QuerySet[Any]):

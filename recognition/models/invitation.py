@@ -72,7 +72,7 @@ class Invitation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.email} · {self.role}"
+        return f"{self.email} · {self.get_role_display()}"
 
     @property
     def is_expired(self) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any, Self
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q, TextField
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from recognition import languages
@@ -79,7 +80,7 @@ def _check_value(key: str, value: Any) -> None:
     elif isinstance(value, bool):
         return
     elif isinstance(value, int | float):
-        if not (math.isfinite(value) and abs(value) < 1e300):
+        if not abs(value) < 1e300:  # NaN neither; compared as it is, for no float holds 10**400
             raise ValidationError(_("%r is no number that can be compared") % key)
     else:
         raise ValidationError(
@@ -105,6 +106,18 @@ class ProductQuerySet(InCatalogueQuerySet):
     def in_trash(self) -> Self:
         """Removed, not yet purged, and not merged into another."""
         return self.filter(removed_at__isnull=False, merged_into__isnull=True)
+
+    def matching(self, text: str) -> Self:
+        """Those with `text` in the label, a name in any language, the category or an id."""
+        names = Func(
+            F("names"),
+            template="jsonb_path_query_array(%(expressions)s, '$.*')::text",
+            output_field=TextField(),
+        )
+        where = Q(names_text__icontains=text)
+        for name in ("label", "category", "sku", "barcode", "external_id"):
+            where |= Q(**{f"{name}__icontains": text})
+        return self.alias(names_text=names).filter(where)
 
 
 class LivingProducts(models.Manager.from_queryset(ProductQuerySet)):  # type: ignore[misc]
@@ -244,6 +257,11 @@ class Product(models.Model):
         """Its name in the first of these languages (BCP 47) that it has one in, else its label."""
         tag = languages.best(wanted, self.names)
         return self.names[tag] if tag else self.label
+
+    @property
+    def page_name(self) -> str:
+        """Its name in the language of the page that is being made, else its label."""
+        return self.name_in([get_language() or settings.LANGUAGE_CODE])
 
     def shown(self, kind: str) -> str:
         """What a client that knows one name only is told; the label where that one is empty."""

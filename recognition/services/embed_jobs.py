@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 from django.db import transaction
 from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from recognition.errors import Conflict
@@ -59,7 +59,7 @@ def start(
                 number=number,
                 text=label,
                 result=LineResult.WAITING,
-                reason="" if one.created else gallery_adding.has_already(one.image),
+                reason="" if one.created else gallery_adding.has_already(one),
                 image_id=one.image.pk if one.image.pk in there else None,
             )
             for number, (one, label) in enumerate(zip(added, labels, strict=True), start=1)
@@ -104,13 +104,11 @@ def _report(job: Job) -> int:
     lines.filter(image__state=State.FAILED).update(
         result=LineResult.ERROR, reason=Subquery(image.values("error")[:1])
     )
-    lines.filter(image=None).update(
-        result=LineResult.SKIPPED, reason="it was removed before it was embedded"
-    )
-    lines.filter(image__removed_at__isnull=False).update(
-        result=LineResult.SKIPPED,
-        reason="its product went into the trash before it was embedded; it is once restored",
-    )
+    with translation.override(job.language):  # whoever looks is somebody else
+        removed = _("it was removed before it was embedded")
+        in_trash = _("its product went into the trash before it was embedded; it is once restored")
+    lines.filter(image=None).update(result=LineResult.SKIPPED, reason=removed)
+    lines.filter(image__removed_at__isnull=False).update(result=LineResult.SKIPPED, reason=in_trash)
     counts = job.counts()
     job.failed = counts[LineResult.ERROR]
     job.done = sum(counts.values()) - counts[LineResult.WAITING] - job.failed

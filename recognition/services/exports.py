@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +28,10 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.forms.models import model_to_dict
 
-from recognition import tasks
 from recognition.gallery_list import write_gallery_list
-from recognition.models import Action, Catalogue, Embedding, GalleryImage, Job, Product, User
+from recognition.models import Catalogue, Embedding, GalleryImage, Job, Product, User
 from recognition.models.job import job_path
-from recognition.services import audit, files, product_fields, quotas
+from recognition.services import files, jobs, product_fields
 from recognition.services.imports.site_archive import (
     CATALOGUE,
     CATALOGUE_FIELDS,
@@ -46,8 +44,11 @@ from recognition.services.imports.site_archive import (
 from recognition.services.jobs import Lease, Progress
 
 _BATCH: Final = 500
+_COPIED_AT_ONCE: Final = 1 << 20
 Written = Callable[[int, int], object]
 """Called with how many images are written and how many there are."""
+Alive = Callable[[], object]
+"""Called again and again, never minutes apart; what it raises ends the writing."""
 
 
 def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) -> Job:
@@ -55,18 +56,15 @@ def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) ->
 
     Raises LimitReached when too many jobs run.
     """
+    job = Job(
+        catalogue=catalogue,
+        kind=Job.Kind.EXPORT,
+        started_by=by,
+        source_name=f"{catalogue.name}.zip",
+        options={"embeddings": embeddings},
+    )
     with transaction.atomic():
-        quotas.check_job(catalogue, by=by)
-        job = Job.objects.create(
-            catalogue=catalogue,
-            kind=Job.Kind.EXPORT,
-            started_by=by,
-            source_name=f"{catalogue.name}.zip",
-            options={"embeddings": embeddings},
-        )
-        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
-        tasks.wake(tasks.run_job, job.pk)
-    return job
+        return jobs.queue(job)
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
@@ -78,9 +76,11 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         progress(job)
 
     with tempfile.TemporaryFile() as file, files.storing() as stored:
-        write(job.catalogue, file, embeddings=job.options["embeddings"], written=written)
+        embeddings = job.options["embeddings"]
+        write(job.catalogue, file, embeddings=embeddings, written=written, alive=lease.renew_if_old)
         file.seek(0)
-        name = default_storage.save(job_path(job, "x.zip"), File(file))
+        with lease.kept(lambda: None):  # a storage elsewhere takes its time, and no word from us
+            name = default_storage.save(job_path(job, "x.zip"), File(file))
         stored.append(name)
         lease.renew(file=name)
 
@@ -91,6 +91,7 @@ def write(
     *,
     embeddings: bool = False,
     written: Written = lambda done, total: None,
+    alive: Alive = lambda: None,
 ) -> int:
     """Write the ZIP into `target` (a seekable file); returns how many images.
 
@@ -102,12 +103,13 @@ def write(
     """
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED))
-        parts = _Parts(stack, embeddings)
+        parts = _Parts(stack, embeddings, alive)
         parts.add_products(catalogue.products.order_by("pk"))
         total = catalogue.images.count()
         for batch in _batches(catalogue):
             vectors = _vectors(catalogue, batch) if embeddings else {}
             for image in batch:
+                alive()
                 path = f"images/{image.number}{PurePosixPath(str(image.file)).suffix}"
                 if parts.has_product(image) and _copy_picture(image, path, archive):
                     parts.add(image, path, vectors.get(image.pk, {}))
@@ -123,6 +125,7 @@ class _Parts:
 
     stack: ExitStack
     with_vectors: bool
+    alive: Alive
     images: int = 0
     rows: int = 0
     labels: dict[int, str] = field(default_factory=dict)
@@ -142,6 +145,7 @@ class _Parts:
     def add_products(self, rows: QuerySet[Product]) -> None:
         columns = rows.values("pk", *product_fields.FIELDS)
         for product in columns.iterator(chunk_size=1000):
+            self.alive()
             self.products.write(b",\n" if self.labels else b"\n")
             self.labels[product.pop("pk")] = product["label"]
             self.products.write(_json(product))
@@ -178,14 +182,13 @@ class _Parts:
         self.images += 1
 
     def finish(self, catalogue: Catalogue, archive: zipfile.ZipFile) -> None:
-        _append(archive, "gallery.txt", self.gallery)
+        with archive.open("gallery.txt", "w", force_zip64=True) as out:
+            self._copy(self.gallery, out)
         with archive.open(CATALOGUE, "w", force_zip64=True) as out:
             out.write(_head(catalogue, {"products": len(self.labels), "images": self.images}))
-            self.products.seek(0)
-            shutil.copyfileobj(self.products, out)
+            self._copy(self.products, out)
             out.write(b'\n],\n"images": [')
-            self.described.seek(0)
-            shutil.copyfileobj(self.described, out)
+            self._copy(self.described, out)
             out.write(b"\n]}\n")
         if self.with_vectors:
             manifest = _manifest(catalogue, self.rows)
@@ -195,8 +198,13 @@ class _Parts:
                 np.lib.format.write_array_header_1_0(
                     out, {"descr": "<f2", "fortran_order": False, "shape": shape}
                 )
-                self.vectors.seek(0)
-                shutil.copyfileobj(self.vectors, out)
+                self._copy(self.vectors, out)
+
+    def _copy(self, part: IO[bytes], out: IO[bytes]) -> None:
+        part.seek(0)
+        while data := part.read(_COPIED_AT_ONCE):
+            out.write(data)
+            self.alive()
 
 
 def _batches(catalogue: Catalogue) -> Iterator[list[GalleryImage]]:
@@ -258,12 +266,6 @@ def _manifest(catalogue: Catalogue, rows: int) -> dict[str, Any]:
         "rows": rows,
         "order": "as the images in catalogue.json, and their “vectors” (0 whole, 1 main body)",
     }
-
-
-def _append(archive: zipfile.ZipFile, name: str, file: IO[bytes]) -> None:
-    file.seek(0)
-    with archive.open(name, "w", force_zip64=True) as out:
-        shutil.copyfileobj(file, out)
 
 
 def _json(value: Any) -> bytes:

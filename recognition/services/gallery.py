@@ -20,6 +20,8 @@ from recognition.services import audit, files, products
 from recognition.services.locks import lock_image_ids, lock_products
 
 MAX_EXTERNAL_ID = 255
+BOXING = ["box", "box_source", "state", "error", "attempts", "lease_until"]
+"""The fields that `put_box` sets."""
 
 
 def clean_external_id(external_id: str) -> str:
@@ -223,9 +225,14 @@ def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
     audit.record(
         Action.IMAGE_CHANGE, row, catalogue=row.catalogue, changes={"box": [row.box, wanted]}
     )
-    image.box, image.box_source = wanted, source
-    image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None
-    image.save(update_fields=["box", "box_source", "state", "error", "attempts", "lease_until"])
+    put_box(image, wanted)
+    image.save(update_fields=BOXING)
     tasks.wake(tasks.embed_images, image.catalogue_id)
     row.catalogue.touch()
     return image
+
+
+def put_box(image: GalleryImage, box: Sequence[float] | None) -> None:
+    """What is so of a row with another box: it waits for a worker. Saved by whoever locked it."""
+    image.box, image.box_source = box, BoxSource.GIVEN if box else BoxSource.NONE
+    image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -14,7 +15,15 @@ from recognition import tasks
 from recognition.errors import BadInput, RecognitionError
 from recognition.gallery_list import clean_label
 from recognition.images import Picture, check_box
-from recognition.models import Action, BoxSource, Catalogue, GalleryImage, Product, User
+from recognition.models import (
+    Action,
+    BoxSource,
+    Catalogue,
+    GalleryImage,
+    Product,
+    State,
+    User,
+)
 from recognition.models.gallery import gallery_path
 from recognition.services import audit, backpressure, files, gallery, products, quotas
 from recognition.services.locks import lock_image_ids
@@ -27,7 +36,8 @@ _CHUNK_IMAGES, _CHUNK_BYTES = 32, 32 * 1024 * 1024
 class NewImage:
     """A checked picture and what it shows. `box` is `[x1, y1, x2, y2]` in its pixels.
 
-    `external_id` is the caller's own: the image that has it already is replaced.
+    `external_id` is the caller's own: the image that has it already is replaced. A box that was
+    only detected is for a new row: nothing that is there is changed for it.
     """
 
     label: str
@@ -35,6 +45,7 @@ class NewImage:
     source_name: str = ""
     box: Sequence[float] | None = None
     external_id: str = ""
+    box_source: BoxSource = BoxSource.GIVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +54,15 @@ class Added:
 
     `duplicate_of` is an image of the catalogue, of whichever product, that has the same bytes:
     `image` itself when it was there already, None when there is no other. `replaced` says that an
-    image with the same external id made place for this one.
+    image with the same external id made place for this one. `changes` is what an image that was
+    there took over: `{"product" | "external_id" | "box": [before, after]}`.
     """
 
     image: GalleryImage
     created: bool
     duplicate_of: GalleryImage | None = None
     replaced: bool = False
+    changes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +96,11 @@ def add_images(catalogue: Catalogue, new: Sequence[NewImage], *, by: User | None
     """Store gallery images, in the order given, in one transaction; their embedding is queued.
 
     A picture that its product already has (same bytes) is not stored again: the row that is there
-    comes back with `created=False`. One whose external id is there already replaces it in the same
-    moment, with a vector id of its own; where the bytes are the same, only the product changes and
-    no vector moves. Products are made as needed.
+    comes back with `created=False`, takes over a box and, where it has none, an external id. One
+    whose external id is there already replaces it in the same moment, with a vector id of its own;
+    where the bytes are the same, the row stays and changes its product. No vector moves for a new
+    product or id; a new box has the row embedded anew. The same call again changes nothing.
+    Products are made as needed.
 
     Raises BadInput for a bad label, box or external id, StorageFull when a quota is used up; then
     nothing is stored.
@@ -145,37 +160,56 @@ class _Shelf:
         self._changed: list[GalleryImage] = []
 
     def put(self, item: NewImage, by: User | None, stored: list[str]) -> Added:
-        """Decide what becomes of one picture; a new file is stored at once, rows by `write`."""
+        """Decide what becomes of one picture; a new file is stored at once, rows by `write`.
+
+        By which row of its product has the same bytes (`twin`) and which row of the catalogue, in
+        the trash or not, has its external id (`held`):
+
+        twin   held                          becomes
+        -----  ----------------------------  ------------------------------------
+        a row  none, or the twin itself      the twin
+        a row  another row                   the twin; the held row goes
+        none   none                          a new row
+        none   one with the same bytes       the held row, of this product now
+        none   one with others, or in trash  a new row; the held row goes
+        """
         product = self._products[item.label]
-        checksum = item.picture.checksum
-        same = self._same.setdefault(checksum, [])
+        same = self._same.setdefault(item.picture.checksum, [])
         twin = next((row for row in same if row.product_id == product.pk), None)
         held = self._by_id.get(item.external_id)
-        if held is not None and held is not twin:
-            held = next((row for row in same if row.pk == held.pk), held)
-        if held is not None and held in same and (item.box is None or item.box == held.box):
-            if twin is None:  # the same picture under the same id, of another product now
-                held.product = product
-                self._changed.append(held)
-                twin = held
-            if twin is held:
-                return Added(held, created=False, duplicate_of=held)
-        if held is not None:
+        if twin is None and held in same:
+            twin = held
+        replaced = held is not None and held is not twin
+        if held is not None and replaced:
             self._gone.append(held)
             if held in same:
                 same.remove(held)
-            if twin is held:
-                twin = None
         if twin is not None:
-            if item.external_id and not twin.external_id:
-                twin.external_id = item.external_id
-                if twin.pk is not None:
-                    self._changed.append(twin)
-            return Added(twin, created=False, duplicate_of=twin, replaced=held is not None)
+            changes = self._change(twin, product, item)
+            return Added(twin, False, duplicate_of=twin, replaced=replaced, changes=changes)
         row = self._store(product, item, by, stored)
         duplicate = same[0] if same else None
         same.append(row)
-        return Added(row, created=True, duplicate_of=duplicate, replaced=held is not None)
+        return Added(row, True, duplicate_of=duplicate, replaced=replaced)
+
+    def _change(
+        self, row: GalleryImage, product: Product, item: NewImage
+    ) -> dict[str, Sequence[Any]]:
+        """Give a row that is there what `item` says otherwise: `{name: [before, after]}`."""
+        changes: dict[str, Sequence[Any]] = {}
+        if row.product_id != product.pk:
+            changes["product"] = [row.product_id, product.pk]
+            row.product = product
+        if item.external_id and not row.external_id:
+            changes["external_id"] = ["", item.external_id]
+            row.external_id = item.external_id
+        given = item.box is not None and item.box_source == BoxSource.GIVEN
+        if given and (row.box, row.box_source) != (item.box, BoxSource.GIVEN):
+            changes["box"] = [row.box, item.box]
+            gallery.put_box(row, item.box)
+        if changes and row.pk is not None:
+            self._changed.append(row)
+        return changes
 
     def _store(
         self, product: Product, item: NewImage, by: User | None, stored: list[str]
@@ -190,7 +224,7 @@ class _Shelf:
             height=item.picture.height,
             byte_size=len(item.picture.data),
             box=item.box,
-            box_source=BoxSource.GIVEN if item.box else BoxSource.NONE,
+            box_source=item.box_source if item.box else BoxSource.NONE,
             added_by=by,
         )
         row.file.name = files.keep(gallery_path(row, f"x{item.picture.suffix}"), item.picture.data)
@@ -201,13 +235,14 @@ class _Shelf:
     def write(self) -> None:
         """Write what was decided, old rows first: their ids may be taken by the new ones."""
         images, byte_size = gallery.delete(self._gone)
-        GalleryImage.objects.bulk_update(self._changed, ["product", "external_id"])
+        GalleryImage.objects.bulk_update(self._changed, ["product", "external_id", *gallery.BOXING])
         if self._new:
             size = sum(row.byte_size for row in self._new)
             numbers = self._catalogue.take_numbers(len(self._new), byte_size=size)
             for row, number in zip(self._new, numbers, strict=True):
                 row.number = number
             GalleryImage.objects.bulk_create(self._new)
+        if any(row.state == State.PENDING for row in (*self._new, *self._changed)):
             tasks.wake(tasks.embed_images, self._catalogue.pk)
         if self._gone or self._changed:
             self._catalogue.touch(images=-images, byte_size=-byte_size)
@@ -231,11 +266,38 @@ def _record_added(
             labels=sorted({item.label for item in items})[:10],
             replaced=replaced,
         )
+    changed = [one for one in added if one.changes]
+    if changed:
+        alone = changed[0] if len(changed) == 1 else None
+        audit.record(
+            Action.IMAGE_CHANGE,
+            alone.image if alone else None,
+            catalogue=catalogue,
+            by=by,
+            count=len(changed),
+            changes=alone.changes if alone else None,
+            ids=audit.ids([one.image for one in changed]),
+        )
 
 
-def has_already(image: GalleryImage) -> str:
+def embeds_as_before(catalogue: Catalogue) -> bool:
+    """Whether vectors that fitted `catalogue` when it was read still do: it answers with the same
+    network, of the same part of each picture.
+
+    To be asked behind `add_images`, in one transaction: what locks the catalogue there keeps it so
+    until the commit.
+    """
+    return Catalogue.objects.filter(
+        pk=catalogue.pk, index=catalogue.require_index(), crop_policy=catalogue.crop_policy
+    ).exists()
+
+
+def has_already(added: Added) -> str:
     """Why a picture was not stored again, for reports."""
-    return f"the product has this picture already (id {image.number})"
+    said = _("the product has this picture already (id %(id)s)") % {"id": added.image.number}
+    if added.changes:
+        said += _("; changed: %(names)s") % {"names": ", ".join(added.changes)}
+    return said
 
 
 def add_each(

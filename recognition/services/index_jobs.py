@@ -9,7 +9,6 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from recognition import tasks
 from recognition.errors import Conflict, TryAgain
 from recognition.models import (
     Action,
@@ -22,7 +21,7 @@ from recognition.models import (
     VectorIndex,
 )
 from recognition.search import Question, physical
-from recognition.services import audit, filtering, indexes, quotas
+from recognition.services import audit, filtering, indexes, jobs
 from recognition.services.jobs import Lease, Progress
 
 _SPACE = "space"
@@ -65,17 +64,14 @@ def start_rebuild(catalogue: Catalogue, *, by: User | None) -> Job:
         )
         if (unfinished := rebuilding.unfinished().first()) is not None:
             return unfinished
-        quotas.check_job(catalogue, by=by)
-        job = Job.objects.create(
+        job = Job(
             catalogue=catalogue,
             kind=Job.Kind.REBUILD,
             started_by=by,
             options={_SPACE: space.pk},
             total=1,
         )
-        audit.record(Action.INDEX_REBUILD, job, catalogue=catalogue, by=by)
-        tasks.wake(tasks.run_job, job.pk)
-    return job
+        return jobs.queue(job, action=Action.INDEX_REBUILD)
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
@@ -86,14 +82,14 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         done = indexes.tend(space_id, rebuild=True)
     if done is indexes.Tended.STOPPED:
         lease.renew()  # unless it was cancelled, which says why already
-        raise Conflict("the build was stopped in PostgreSQL; the index that was there answers")
+        raise Conflict(_("the build was stopped in PostgreSQL; the index that was there answers"))
     if done is indexes.Tended.BUSY:
-        raise TryAgain("another index is being built; try again when that one is done")
+        raise TryAgain(_("another index is being built; try again when that one is done"))
     if done is indexes.Tended.GONE:
-        raise Conflict("the search space was dropped meanwhile")
+        raise Conflict(_("the search space was dropped meanwhile"))
     if done is indexes.Tended.FAILED:
         reason = VectorIndex.objects.values_list("build_error", flat=True).get(pk=space_id)
-        raise Conflict(f"the index could not be built: {reason}")
+        raise Conflict(_("the index could not be built: %(why)s") % {"why": reason})
     lease.renew(done=1)
     job.done = 1
     progress(job)

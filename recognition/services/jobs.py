@@ -126,6 +126,18 @@ class Lease:
         )
 
 
+def queue(job: Job, *, action: Action = Action.JOB_START) -> Job:
+    """Store a new job for the workers, in the transaction that is open.
+
+    Raises LimitReached when too many jobs run.
+    """
+    quotas.check_job(job.catalogue, by=job.started_by)
+    job.save(force_insert=True)
+    audit.record(action, job, catalogue=job.catalogue, by=job.started_by)
+    tasks.wake(tasks.run_job, job.pk)
+    return job
+
+
 def record_end(job: Job) -> None:
     """Write into the audit log how a job ended, in the transaction that ends it."""
     with audit.for_job(job):

@@ -93,7 +93,6 @@ def remove(membership: Membership) -> None:
     audit.record(Action.MEMBER_REMOVE, user, catalogue=catalogue, changes={"role": [before, None]})
 
 
-@transaction.atomic
 def invite(
     catalogue: Catalogue, email: str, role: str, *, by: User, link: Callable[[str], str]
 ) -> tuple[Invitation, str]:
@@ -112,27 +111,34 @@ def invite(
         raise BadInput(
             _("“%(email)s” is no e-mail address") % {"email": email[:200]}, field="email"
         ) from error
-    _lock(catalogue)
-    Invitation.objects.filter(
-        catalogue=catalogue, email__iexact=email, accepted_at__isnull=True
-    ).delete()
     text = secrets.token_urlsafe(32)
-    days = settings.SHITU_INVITATION_DAYS
-    invitation = Invitation.objects.create(
-        catalogue=catalogue,
-        email=email,
-        role=wanted,
-        digest=_digest(text),
-        invited_by=by,
-        expires_at=timezone.now() + timedelta(days=days),
-    )
-    audit.record(
-        Action.INVITATION_SEND,
-        invitation,
-        catalogue=catalogue,
-        by=by,
-        changes={"role": [None, wanted.value]},
-    )
+    # First, and with nothing locked: a mail server may take its time.
+    _send(catalogue, email, wanted, by=by, link=link(text))
+    with transaction.atomic():
+        _lock(catalogue)
+        Invitation.objects.filter(
+            catalogue=catalogue, email__iexact=email, accepted_at__isnull=True
+        ).delete()
+        invitation = Invitation.objects.create(
+            catalogue=catalogue,
+            email=email,
+            role=wanted,
+            digest=_digest(text),
+            invited_by=by,
+            expires_at=timezone.now() + timedelta(days=settings.SHITU_INVITATION_DAYS),
+        )
+        audit.record(
+            Action.INVITATION_SEND,
+            invitation,
+            catalogue=catalogue,
+            by=by,
+            changes={"role": [None, wanted.value]},
+        )
+    return invitation, text
+
+
+def _send(catalogue: Catalogue, email: str, role: Role, *, by: User, link: str) -> None:
+    """Mail an invitation. Raises NotReady."""
     subject = _("Invitation to the catalogue %(name)s") % {"name": catalogue.name}
     body = _(
         "%(who)s invites you to the catalogue “%(name)s” as %(role)s.\n\n"
@@ -141,9 +147,9 @@ def invite(
     ) % {
         "who": by,
         "name": catalogue.name,
-        "role": wanted.label,
-        "days": days,
-        "link": link(text),
+        "role": role.label,
+        "days": settings.SHITU_INVITATION_DAYS,
+        "link": link,
     }
     try:
         send_mail(" ".join(subject.split()), body, None, [email])
@@ -155,7 +161,6 @@ def invite(
                 "in the log"
             )
         ) from error
-    return invitation, text
 
 
 def look_up(text: str) -> Invitation | None:

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q
 from django.utils.translation import gettext as _
 
-from recognition import search, tasks
+from recognition import search
 from recognition.engine.types import Pixels, Vectors
 from recognition.errors import BadInput, Conflict, NotFound
 from recognition.evaluation import Report, SingleAnswer, evaluate
@@ -39,7 +39,7 @@ from recognition.models import (
     View,
 )
 from recognition.search import export, physical
-from recognition.services import audit, feature_models, indexes, indexing, jobs, quotas
+from recognition.services import audit, feature_models, indexes, indexing, jobs
 from recognition.services.jobs import Lease, Progress
 from recognition.services.runtime import get_runtime
 
@@ -71,17 +71,15 @@ def start(catalogue: Catalogue, feature_model: str, *, by: User | None) -> Job:
         )
         if (unfinished := _jobs(space).unfinished().first()) is not None:
             return unfinished
-        quotas.check_job(catalogue, by=by)
-        job = Job.objects.create(
-            catalogue=catalogue,
-            kind=Job.Kind.REEMBED,
-            started_by=by,
-            source_name=model.name,
-            options={_SPACE: space.pk},
+        return jobs.queue(
+            Job(
+                catalogue=catalogue,
+                kind=Job.Kind.REEMBED,
+                started_by=by,
+                source_name=model.name,
+                options={_SPACE: space.pk},
+            )
         )
-        audit.record(Action.JOB_START, job, catalogue=catalogue, by=by)
-        tasks.wake(tasks.run_job, job.pk)
-    return job
 
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:

@@ -52,10 +52,10 @@ Limited = Catalogue | User | ApiToken
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One limit: what is used of it now, and the most (None: unlimited)."""
+    """One limit: what is used of it now (None: not counted), and the most (None: unlimited)."""
 
     limit: str
-    used: int
+    used: int | None
     most: int | None
 
 
@@ -93,10 +93,10 @@ def _rows(catalogue: int | None, user: int | None, token: str | None) -> QuerySe
 def usage(catalogue: Catalogue) -> list[Usage]:
     """What a catalogue has used of each of its limits."""
     most = limits(catalogue)
-    used = {
+    used: dict[str, int | None] = {
         "images": catalogue.stored_images,
         "stored_bytes": catalogue.stored_bytes,
-        "queries_per_minute": _asked_lately(catalogue) if most["queries_per_minute"] else 0,
+        "queries_per_minute": _asked_lately(catalogue) if most["queries_per_minute"] else None,
         "concurrent_jobs": Job.objects.filter(catalogue=catalogue).unfinished().count(),
     }
     return [Usage(name, used[name], most[name]) for name in LIMITS]

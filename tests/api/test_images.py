@@ -62,6 +62,22 @@ def test_the_same_file_again_is_reported_and_not_stored(send, catalogue):
     assert catalogue.images.count() == 1
 
 
+def test_a_box_for_a_file_that_is_there_is_taken_over_and_told(send_json, catalogue):
+    send_json({"label": "tea", "image": _base64(1)})
+    item = {"label": "tea", "image": _base64(1), "external_id": "a", "box": [4, 4, 40, 40]}
+    for changed in (["external_id", "box"], []):
+        response = send_json(item)
+        [result] = response.json()["results"]
+        assert (response.status_code, result["result"], result["changed"]) == (
+            200,
+            "duplicate",
+            changed,
+        )
+        image = result["image"]
+        assert (image["box"], image["external_id"]) == ([4, 4, 40, 40], "a")
+    assert catalogue.images.count() == 1
+
+
 def test_the_same_bytes_elsewhere_are_pointed_out(send, catalogue):
     first = send(label="tea", images=[_file(1)]).json()["results"][0]["image"]["number"]
     [result] = send(label="coffee", images=[_file(1)]).json()["results"]

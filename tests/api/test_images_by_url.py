@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from django.core.files.storage import default_storage
+from django.utils import translation
 
 from recognition.models import Action, AuditEntry, GalleryImage, Job, JobLine
 from recognition.services import jobs, quotas
@@ -181,6 +182,15 @@ def test_what_is_refused_does_not_stop_the_others(add, shop, catalogue):
     assert f"another product has it too (id {first.number})" in lines[4]["reason"]
     assert lines[4]["image"] == coffee.number
     assert (job["done"], job["failed"]) == (3, 3)
+
+
+def test_the_thread_that_fetches_speaks_the_language_of_whoever_asked(send, shop):
+    response = send({"label": "tea", "url": f"{shop}/page"}, headers={"Accept-Language": "zh-hans"})
+    job = Job.objects.get(key=response.json()["key"])
+    with translation.override("en"):
+        jobs.run(job.pk)
+    [reason] = job.lines.values_list("reason", flat=True)
+    assert reason == "未获取该 URL：主机应答的是 'text/html'，而不是图片。请改为直接发送图片。"
 
 
 def test_base64_beside_a_url_takes_its_turn_in_the_job(add, shop, catalogue):

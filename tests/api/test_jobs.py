@@ -10,9 +10,10 @@ import zipfile
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.utils import translation
 
 from recognition.models import AuditEntry, GalleryImage, Job, JobLine
-from recognition.services import catalogues, exports
+from recognition.services import catalogues, exports, jobs
 from tests import factories
 
 
@@ -108,6 +109,97 @@ def test_what_is_no_source_fails_with_a_reason(upload, editor):
     started = upload(SimpleUploadedFile("tea.zip", b"no zip"))
     job = editor.get(started["Location"]).json()
     assert job["state"] == "failed" and job["error"]
+
+
+@pytest.fixture
+def in_language(editor, url):
+    """`in_language(language, file)` is an import that somebody started in that language."""
+
+    def post(language: str, file: SimpleUploadedFile) -> Job:
+        headers = {"Accept-Language": language}
+        started = editor.post(url("imports"), {"file": file}, format="multipart", headers=headers)
+        return Job.objects.get(key=started.json()["key"])
+
+    return post
+
+
+def work(job: Job, *, language: str) -> Job:
+    """What a worker does, in whatever language it was left."""
+    with translation.override(language):
+        jobs.run(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+OF_EACH_KIND = b"""a.png tea
+a.png coffee
+a.png tea
+missing.png tea
+
+broken.png tea
+alone
+b.png tea
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "others", "reasons"),
+    [
+        (
+            "en",
+            "zh-hans",
+            [
+                "",
+                "another product has it too (id 0)",
+                "the same as line 1",
+                "there is no such file in the archive",
+                "blank",
+                "The picture is damaged or incomplete and cannot be decoded. Send the file again.",
+                "no label: a line is a path, a space or tab, and a label",
+                "the product has this picture already (id 0)",
+            ],
+        ),
+        (
+            "zh-hans",
+            "en",
+            [
+                "",
+                "另一个商品也有这张图片（编号 0）",
+                "与第 1 行相同",
+                "压缩包中没有这个文件",
+                "空行",
+                "图片：已损坏或不完整，无法解码。请重新发送该文件。",
+                "没有标签：每行依次为路径、一个空格或制表符、标签",
+                "该商品已有这张图片（编号 0）",
+            ],
+        ),
+    ],
+)
+def test_reasons_are_in_the_language_of_whoever_started_it(in_language, language, others, reasons):
+    file = _zip(
+        gallery__txt=OF_EACH_KIND,
+        a__png=factories.png(1),
+        b__png=factories.png(1),
+        broken__png=factories.png(2)[:99],
+    )
+    job = work(in_language(language, file), language=others)
+    assert list(job.lines.order_by("number").values_list("reason", flat=True)) == reasons
+
+
+@pytest.mark.parametrize(
+    ("language", "others", "error"),
+    [("en", "zh-hans", "does not name the columns"), ("zh-hans", "en", "第一行不是列名")],
+)
+def test_so_is_why_the_whole_of_it_failed(in_language, language, others, error):
+    job = work(in_language(language, SimpleUploadedFile("a.zip", b"no zip")), language=others)
+    assert job.state == "failed"
+    assert error in job.error
+
+
+def test_so_is_that_somebody_else_cancelled_it(in_language, manager, url):
+    job = in_language("zh-hans", _zip(gallery__txt=GALLERY))
+    answer = manager.post(url("jobs", job.key, "cancel"), headers={"Accept-Language": "en"})
+    assert answer.json()["error"] == "已由 ann 取消，已处理 0 行；已完成的保留"
 
 
 def test_an_upload_without_a_file_is_refused(editor, url):

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.utils import translation
 
 from recognition.errors import Conflict, EngineFailed, LimitReached
 from recognition.models import AuditEntry, Catalogue, Embedding, Job, State, Worker
@@ -156,6 +157,22 @@ def test_what_goes_away_meanwhile_is_skipped(unfinished, local):
     _embed(job)
     assert (job.state, job.done) == (State.DONE, 3)
     assert [result for _, _, result in _lines(job)] == ["skipped", "skipped", "ok"]
+
+
+def test_why_is_in_the_language_of_whoever_waited(local, no_worker):
+    local.headers["Accept-Language"] = "zh-hans"
+    job = _job(build(local, pair(0), pair(1, "cola")))
+    local.headers["Accept-Language"] = "en"
+    again = _job(add(local, str(job.catalogue.key), pair(0)))
+    remove(local, str(job.catalogue.key), [0])
+    trash.put(job.catalogue, [job.catalogue.products.get(label="cola")])
+    with translation.override("en"):
+        embed_jobs.look()
+    assert list(job.lines.order_by("number").values_list("reason", flat=True)) == [
+        "在提取特征之前已被移除",
+        "在提取特征之前，其商品已移入回收站；恢复后会提取",
+    ]
+    assert again.lines.get().reason == "it was removed before it was embedded"
 
 
 def test_the_same_call_again_waits_for_the_same_pictures(unfinished, local):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 
 from recognition import search
 from recognition.engine.stub import StubEmbedder
@@ -18,11 +20,21 @@ from recognition.models import (
     Catalogue,
     CropPolicy,
     Embedding,
+    FeatureModel,
     GalleryImage,
     Product,
     State,
+    VectorIndex,
 )
-from recognition.services import exports, gallery, gallery_embedding, index_files, quotas
+from recognition.services import (
+    exports,
+    gallery,
+    gallery_adding,
+    gallery_embedding,
+    index_files,
+    indexes,
+    quotas,
+)
 from recognition.services.index_files import adding
 from recognition.web.views import SIDES
 from tests import factories
@@ -232,6 +244,74 @@ def test_pictures_come_with_their_vectors_and_are_not_embedded_again(catalogue, 
     assert Embedding.objects.count() == 12
 
 
+def test_the_index_goes_only_before_a_load_of_nothing_but_vectors(
+    catalogue, photos, built, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(indexes, "before_load", lambda space, coming: told.append((space, coming)))
+    directory = built()
+    import_it(factories.catalogue(), directory, **with_pictures(photos))
+    assert told == []
+    import_it(catalogue, directory)
+    assert told == [(catalogue.index_id, 12)]
+
+
+def another_network_once_there_are(count: int, catalogue):
+    """Progress of an import during which somebody has the catalogue answer with another network."""
+
+    def choose(done: int, total: int) -> None:
+        if done == count:
+            model = FeatureModel.objects.create(name="other_rec", digest="0" * 64, dimension=64)
+            space = VectorIndex.objects.create(catalogue=catalogue, feature_model=model)
+            Catalogue.objects.filter(pk=catalogue.pk).update(index=space)
+
+    return choose
+
+
+def test_pictures_are_embedded_again_once_another_network_answers(
+    catalogue, photos, built, monkeypatch
+):
+    monkeypatch.setattr(adding, "_CHUNK_PICTURES", 4)
+    choose = another_network_once_there_are(4, catalogue)
+    imported = import_it(catalogue, built(), progress=choose, **with_pictures(photos))
+    assert (imported.pictures, imported.renumbered) == (12, 0)
+    states = list(GalleryImage.objects.order_by("number").values_list("state", flat=True))
+    assert states == [State.DONE] * 4 + [State.PENDING] * 8
+    assert sorted(stored(catalogue)) == [0, 1, 2, 3]
+
+
+def test_vectors_alone_are_refused_once_another_network_answers(
+    catalogue, index_directory, monkeypatch
+):
+    monkeypatch.setattr(adding, "_CHUNK", 4)
+    directory = index_directory(unit_vectors(12), ["tea"] * 12)
+    with pytest.raises(Conflict, match="another network"):
+        import_it(catalogue, directory, progress=another_network_once_there_are(4, catalogue))
+    assert sorted(stored(catalogue)) == [0, 1, 2, 3]
+    assert GalleryImage.objects.count() == 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_pictures_to_be_stored(catalogue, photos, built, monkeypatch):
+    keep, kept = gallery_adding.files.keep, []
+
+    def change() -> None:
+        try:
+            with transaction.atomic():
+                Catalogue.objects.select_for_update(no_key=True, nowait=True).get()
+        finally:
+            connection.close()
+
+    def watch(name, data):
+        with ThreadPoolExecutor(1) as pool:
+            kept.append(pool.submit(change).result())
+        return keep(name, data)
+
+    monkeypatch.setattr(gallery_adding.files, "keep", watch)
+    import_it(catalogue, built(), **with_pictures(photos))
+    assert len(kept) == 12
+
+
 def test_removed_ids_leave_their_pictures_out_and_appended_ones_come_without(
     catalogue, photos, index_directory
 ):
@@ -324,6 +404,11 @@ def test_the_command_makes_a_catalogue_like_the_index(user, photos, built, capsy
     assert Product.objects.filter(catalogue=made).count() == 4
     with pytest.raises(CommandError, match="there already with feature model"):
         call_command("import_index", **arguments | {"feature_model": "other"})
+    # What does not fit leaves no catalogue behind.
+    (photos / "gallery.txt").write_text("images/0.png another\n")
+    with pytest.raises(CommandError, match="“another”"):
+        call_command("import_index", **arguments | {"catalogue": "other"})
+    assert Catalogue.objects.get() == made
 
 
 # --- there and back -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from recognition.models import IndexType, Metric
+from recognition.models import Action, AuditEntry, IndexType, Metric
 
 pytestmark = pytest.mark.django_db
 builds = pytest.mark.django_db(transaction=True)
@@ -52,6 +52,8 @@ def test_set(indexed):
     made.space.refresh_from_db()
     assert (made.space.index_type, made.space.metric) == (IndexType.IVF, Metric.L2)
     assert made.space.built_with["lists"] == 10
+    changed = AuditEntry.objects.get(action=Action.CATALOGUE_CHANGE)
+    assert changed.changes["metric"] == ["IP", "L2"]
 
 
 def test_recall(shelf, filled):

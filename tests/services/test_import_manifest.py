@@ -104,6 +104,33 @@ def test_fields_are_added_to_what_is_known(catalogue):
 
 
 @pytest.mark.django_db
+def test_a_row_that_tells_nothing_new_is_already_there(catalogue):
+    rows = b"external_id,label,category\nP1,tea,drinks\n,coffee,drinks\n,coffee,drinks\n"
+    first = imported(catalogue, io.BytesIO(rows), "list.csv")
+    assert [result for _, result in outcome(first)] == ["ok"] * 3
+    again = imported(catalogue, io.BytesIO(rows + b",milk,drinks\nP1,tea,hot\n"), "list.csv")
+    # What a chunk says about one product is written at once.
+    assert [result for _, result in outcome(again)] == ["ok", "duplicate", "duplicate", "ok", "ok"]
+    again = imported(catalogue, io.BytesIO(rows.replace(b"P1,tea,drinks", b"P1,,")), "list.csv")
+    assert [result for _, result in outcome(again)] == ["duplicate"] * 3
+    assert reasons(again)[3] == "the product is like that already"
+
+
+@pytest.mark.django_db
+def test_boxes_that_come_after_the_pictures_are_taken_over(catalogue):
+    imported(
+        catalogue, packed({"gallery.txt": "a.png tea\nb.png tea", "a.png": png(1), "b.png": png(2)})
+    )
+    rows = 'label,image,box\ntea,a.png,"2,2,40,40"\ntea,b.png,\n'
+    for said in ("; changed: box", ""):
+        job = imported(catalogue, packed({"list.csv": rows, "a.png": png(1), "b.png": png(2)}))
+        assert [result for _, result in outcome(job)] == ["duplicate", "duplicate"]
+        assert reasons(job)[2] == f"the product has this picture already (id 0){said}"
+        assert reasons(job)[3] == "the product has this picture already (id 1)"
+    assert [image.box for image in catalogue.images.order_by("pk")] == [[2, 2, 40, 40], None]
+
+
+@pytest.mark.django_db
 def test_they_are_added_to_what_somebody_else_writes_meanwhile(catalogue, monkeypatch):
     tea = products.create(catalogue, "tea", external_id="1", attributes={"a": 1})
     real = products.bulk_upsert

@@ -553,9 +553,7 @@ def test_a_box_for_a_picture_that_is_there_is_taken_over(stocked, run_tasks):
 
     def again(**about):
         with run_tasks():
-            added = gallery_adding.add_image(
-                stocked, "tea", factories.picture(1), by=None, **about
-            )
+            added = gallery_adding.add_image(stocked, "tea", factories.picture(1), by=None, **about)
         assert (added.created, added.image.pk) == (False, image.pk)
         return added
 

@@ -162,28 +162,18 @@ def test_the_function_that_translates_keeps_its_name():
                 assert not {ast.Load, ast.Store} <= set(used), f"{path.name}: {function.name}"
 
 
-# What workers, commands and PaddleX's clients are told: kept in rows, in logs, in PaddleX's words.
+# What commands and PaddleX's clients are told, and the index files and settings of either.
 IN_ENGLISH = {
     "api/paddlex",
     "services/answering.py",
-    "services/imports/columns.py",
-    "services/imports/describing.py",
-    "services/imports/formats.py",
-    "services/imports/google.py",
-    "services/imports/manifest.py",
-    "services/imports/places.py",
-    "services/imports/runner.py",
-    "services/imports/site_archive.py",
     "services/index_child.py",
     "services/index_files",
-    "services/index_jobs.py",
-    "services/model_switch.py",
     "services/paddlex.py",
     "services/pipeline_config.py",
     "services/saved_indexes.py",
     "services/training_sets.py",
 }
-ASKED = {"web", "admin", "services", "api", "images.py", "fetch.py"}
+ASKED = {"web", "admin", "services", "api", "images.py", "fetch.py", "gallery_list.py"}
 REFUSALS = {
     name
     for name, kind in vars(errors).items()
@@ -191,15 +181,21 @@ REFUSALS = {
 } - {"SetupError"}
 
 
-def refusals_in(tree: ast.AST) -> Iterator[ast.Call]:
+def refusals_in(tree: ast.AST) -> Iterator[ast.expr]:
+    """What errors, the lines of an import and their reasons are made of."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in REFUSALS | {"_bad", "_refused"}:
-                yield node
+            if name in REFUSALS | {"_bad", "_refused", "_Unusable", "refuse"}:
+                yield from node.args
+            yield from (one.value for one in node.keywords if one.arg in ("problem", "note"))
+        elif isinstance(node, ast.Assign) and "reason" in {
+            getattr(one, "attr", "") for one in node.targets
+        }:
+            yield node.value
 
 
-def test_every_refusal_of_a_request_is_translated():
+def test_every_refusal_of_a_request_or_in_a_job_is_translated():
     """Words are inside of a translation function; only names, values and signs stand bare."""
     asked = [
         (path, tree)
@@ -209,17 +205,17 @@ def test_every_refusal_of_a_request_is_translated():
     ]
     assert len(asked) > 50
     for path, tree in asked:
-        for call in refusals_in(tree):
-            bare = {id(node) for one in call.args for node in ast.walk(one)}
-            for inner, _texts, given in calls_in(call):
+        for said in refusals_in(tree):
+            bare = {id(node) for node in ast.walk(said)}
+            for inner, _texts, given in calls_in(said):
                 bare -= {id(node) for node in ast.walk(inner)}
                 bare -= {id(node) for node in ast.walk(given)} if given else set()
-            for node in ast.walk(call):
+            for node in ast.walk(said):
                 if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
                     continue
                 if id(node) in bare:
                     words = re.sub(r"^\w+: ", "", node.value)  # the name of a field
-                    assert not re.search(r"[A-Za-z]{2}", words), f"{path.name}:{call.lineno}"
+                    assert not re.search(r"[A-Za-z]{2}", words), f"{path.name}:{said.lineno}"
 
 
 def test_no_visible_text_of_a_template_escapes_translation():

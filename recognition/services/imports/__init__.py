@@ -25,7 +25,6 @@ from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from recognition import tasks
 from recognition.errors import BadInput, TooLarge
 from recognition.models import Action, Catalogue, GalleryImage, Job, Product, User
 from recognition.models.job import LOCAL_PATH, job_path
@@ -34,6 +33,7 @@ from recognition.services import (
     catalogues,
     files,
     gallery,
+    jobs,
     quotas,
     trash,
 )
@@ -88,10 +88,7 @@ def start(
         source_name=printable(name)[:255],
         dry_run=dry_run,
     )
-    with transaction.atomic():
-        if new_settings:
-            catalogues.change(catalogue, **new_settings)
-        return _queued(job, source, name)
+    return _queued(job, source, name, new_settings or {})
 
 
 def settings_of(source: BinaryIO) -> dict[str, Any]:
@@ -120,18 +117,19 @@ def start_items(catalogue: Catalogue, pictures: Sequence[items.Item], *, by: Use
         total=len(pictures),
     )
     with closing(items.written(pictures)) as source:
-        return _queued(job, source, "items.jsonl")
+        return _queued(job, source, "items.jsonl", {})
 
 
-def _queued(job: Job, source: BinaryIO, name: str) -> Job:
-    with files.storing() as stored, transaction.atomic():
+def _queued(job: Job, source: BinaryIO, name: str, new_settings: Mapping[str, Any]) -> Job:
+    with transaction.atomic():  # what is refused anyway need not be stored first
         quotas.check_job(job.catalogue, by=job.started_by)
+    with files.storing() as stored:  # and whoever works in the catalogue need not wait for it
         job.file.name = default_storage.save(job_path(job, name), File(source))
         stored.append(job.file.name)
-        job.save(force_insert=True)
-        audit.record(Action.JOB_START, job, catalogue=job.catalogue, by=job.started_by)
-        tasks.wake(tasks.run_job, job.pk)
-    return job
+        with transaction.atomic():
+            if new_settings:
+                catalogues.change(job.catalogue, **new_settings)
+            return jobs.queue(job)
 
 
 def start_here(
@@ -156,14 +154,12 @@ def start_here(
     mine = Job.objects.filter(
         catalogue=catalogue, kind=Job.Kind.IMPORT, dry_run=dry_run, options__path=str(path)
     ).unfinished()
-    from recognition.services import jobs
-
     for job in mine:
         if job.options == options:
             jobs.forget_errors(job)
             job.refresh_from_db()
             return job
-    jobs.fail(mine, "interrupted, and its source has changed since")
+    jobs.fail(mine, _("interrupted, and its source has changed since"))
     with transaction.atomic():
         job = Job.objects.create(
             catalogue=catalogue,

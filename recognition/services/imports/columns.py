@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from django.utils.translation import gettext as _
+
 from recognition.errors import BadInput
 
 _TRUE: Final = {"1", "true", "yes", "y", "是"}
@@ -36,7 +38,7 @@ def truth(cell: str) -> bool:
     """yes or no. Raises BadInput."""
     word = cell.casefold()
     if word not in _TRUE | _FALSE:
-        raise BadInput(f"“{cell}” is neither yes nor no")
+        raise BadInput(_("“%(cell)s” is neither yes nor no") % {"cell": cell})
     return word in _TRUE
 
 
@@ -44,7 +46,9 @@ def box(cell: str) -> list[float]:
     """`x1,y1,x2,y2` in pixels, in any usual writing. Raises BadInput."""
     corners = _numbers(cell)
     if len(corners) != 4:
-        raise BadInput(f"“{cell}” is no box; write x1,y1,x2,y2 in pixels", field="box")
+        raise BadInput(
+            _("“%(cell)s” is no box; write x1,y1,x2,y2 in pixels") % {"cell": cell}, field="box"
+        )
     return corners
 
 
@@ -52,7 +56,10 @@ def around(cell: str) -> list[float]:
     """The box around a polygon `x1,y1,x2,y2,...` in pixels. Raises BadInput."""
     corners = _numbers(cell)
     if len(corners) < 4 or len(corners) % 2:
-        raise BadInput(f"“{cell}” is no polygon; write x1,y1,x2,y2,... in pixels", field="box")
+        raise BadInput(
+            _("“%(cell)s” is no polygon; write x1,y1,x2,y2,... in pixels") % {"cell": cell},
+            field="box",
+        )
     across, down = corners[::2], corners[1::2]
     return [min(across), min(down), max(across), max(down)]
 
@@ -131,7 +138,10 @@ def understand(columns: Sequence[str], row: Sequence[str]) -> Cells:
     Raises BadInput naming the column.
     """
     if any(cell.strip() for cell in row[len(columns) :]):
-        raise BadInput(f"it has {len(row)} cells, more than the {len(columns)} columns")
+        raise BadInput(
+            _("it has %(cells)s cells, more than the %(columns)s columns")
+            % {"cells": len(row), "columns": len(columns)}
+        )
     cells = Cells()
     for column, cell in zip(columns, row, strict=False):
         cell = cell.strip()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.db import IntegrityError
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from recognition.errors import Conflict
 from recognition.models import Catalogue, LineResult, Product
@@ -76,9 +77,11 @@ def _by_external_id(catalogue: Catalogue, lines: Sequence[Checked], within: With
     for one in asked:
         upserted = became[one.product["external_id"]]
         if upserted.error is not None or upserted.product is None:
-            one.refuse(upserted.error.message if upserted.error else "the product is gone")
+            one.refuse(upserted.error.message if upserted.error else _("the product is gone"))
         else:
             one.label, one.product = upserted.product.label, {}
+            if not (upserted.created or upserted.changed):
+                one.told_nothing_new()
 
 
 def _label(one: Checked, external_id: str, named: bool, owners: dict[str, str]) -> str:
@@ -106,25 +109,29 @@ def _by_label(catalogue: Catalogue, lines: Sequence[Checked], within: Within) ->
     labels = sorted({one.label for one in lines})
     try:
         with within():
+            named = Product.objects.filter(catalogue=catalogue, label__in=labels)
+            known = set(named.values_list("label", flat=True))
             made = Product.objects.bulk_create(
                 [Product(catalogue=catalogue, label=label) for label in labels],
                 ignore_conflicts=True,
             )
-            rows = Product.objects.filter(catalogue=catalogue, label__in=labels)
-            found = {row.label: row for row in rows.order_by("pk").select_for_update(no_key=True)}
+            locked = named.order_by("pk").select_for_update(no_key=True)
+            found = {row.label: row for row in locked}
             told: dict[int, Product] = {}
             for one in lines:
                 product = found.get(one.label)
                 if product is None:
-                    one.refuse("its product was renamed or removed a moment ago")
+                    one.refuse(_("its product was renamed or removed a moment ago"))
                 elif _tell(product, one):
                     told[product.pk] = product
+                elif one.result == LineResult.OK and one.label in known:
+                    one.told_nothing_new()
             Product.objects.bulk_update(told.values(), [*product_fields.FIELDS[1:], "changed_at"])
             if told or made:
                 catalogue.touch()
     except IntegrityError as error:
         raise Conflict(
-            "an external id of the list was given to another product at this moment; retry"
+            _("an external id of the list was given to another product at this moment; retry")
         ) from error
 
 
@@ -137,7 +144,7 @@ def _tell(product: Product, one: Checked) -> bool:
     }
     price, currency = (after.get(name, getattr(product, name)) for name in ("price", "currency"))
     if price is not None and not currency:
-        one.refuse("a price needs a currency (ISO 4217, such as EUR)")
+        one.refuse(_("a price needs a currency (ISO 4217, such as EUR)"))
         return False
     if after == before:
         return False

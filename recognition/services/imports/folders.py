@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
 
+from django.utils.translation import gettext as _
+
 from recognition.services.imports.lines import Line, Place, printable
 
 
@@ -17,7 +19,7 @@ def lines(place: Place) -> Iterator[Line]:
     for number, name in enumerate(place.names(), start=1):
         path = PurePosixPath(name)
         if len(path.parts) < 2:
-            why = "it lies in no folder; put it into one named by its label"
+            why = _("it lies in no folder; put it into one named by its label")
             yield Line(number, printable(name), problem=why)
         else:
             yield Line(

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from django.core.files.storage import default_storage
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, TooLarge
 from recognition.models import Catalogue, Job
@@ -23,6 +24,9 @@ ITEMS: Final = "items"
 GALLERY_LIST: Final = "gallery.txt"
 MOST_LIST: Final = 2**30
 _MANIFESTS: Final = (".csv", ".xlsx")
+_PICTURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"\0\0\0")
+"""How files begin that are no text: JPEG, PNG, GIF, WebP, TIFF, AVIF and HEIC."""
+_LONGEST_MARK: Final = max(map(len, _PICTURES))
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def _local(stack: ExitStack, path: Path, labels: str | None, catalogue: Catalogu
     if labels is not None:
         place = Folder(path)
         if not path.is_dir():
-            raise BadInput(f"there is no folder {path}", field="gallery")
+            raise BadInput(_("there is no folder %(path)s") % {"path": path}, field="gallery")
         return _listed(stack, Path(labels), place)
     if path.is_dir():
         return _place(stack, Folder(path), catalogue)
@@ -83,11 +87,20 @@ def _file(
     stack: ExitStack, file: BinaryIO, name: str, beside: Place, catalogue: Catalogue
 ) -> Source:
     """A ZIP, a workbook or a CSV file, by its bytes rather than by its name."""
-    if file.read(2) != b"PK":
-        file.seek(0)
+    head = file.read(_LONGEST_MARK)
+    file.seek(0)
+    if not head.startswith(b"PK"):
+        if head.startswith(_PICTURES):
+            raise BadInput(
+                _(
+                    "this is a picture; put it into a ZIP, in a folder called as its product or "
+                    "with a list"
+                ),
+                field="file",
+            )
         if PurePosixPath(name).suffix.lower() == ".txt":
             raise BadInput(
-                "a gallery list came without its pictures; put both into one ZIP", field="file"
+                _("a gallery list came without its pictures; put both into one ZIP"), field="file"
             )
         return _manifest(file, beside)
     archive = stack.enter_context(closing(Archive(file)))
@@ -112,13 +125,16 @@ def _place(stack: ExitStack, place: Place, catalogue: Catalogue) -> Source:
     lists = _lists(place)
     name = _first(lists, site_archive.CATALOGUE) or _first(lists, GALLERY_LIST)
     if name is None and len(lists) > 1:
-        raise BadInput(f"several lists, and no word which one: {', '.join(lists)}", field="file")
+        raise BadInput(
+            _("several lists, and no word which one: %(lists)s") % {"lists": ", ".join(lists)},
+            field="file",
+        )
     if name is None and lists:
         name = lists[0]
     if name is None:
         total = folders.count(place)
         if not total:
-            raise BadInput("there are no files in it", field="file")
+            raise BadInput(_("there are no files in it"), field="file")
         return Source(total, folders.lines(place))
     below = Below(place, _prefix(name))
     if name.endswith(site_archive.CATALOGUE):
@@ -161,7 +177,11 @@ def _copied(stack: ExitStack, place: Place, name: str) -> BinaryIO:
         while chunk := file.read(1 << 20):
             copy.write(chunk)
             if copy.tell() > MOST_LIST:
-                raise TooLarge(f"{name} has more than {MOST_LIST:,} bytes", field="file")
+                raise TooLarge(
+                    _("%(name)s has more than %(most)s bytes")
+                    % {"name": name, "most": f"{MOST_LIST:,}"},
+                    field="file",
+                )
     copy.seek(0)
     return copy
 
@@ -170,11 +190,14 @@ def _stored(job: Job) -> BinaryIO:
     try:
         return default_storage.open(str(job.file))  # type: ignore[return-value]
     except (OSError, ValueError) as error:
-        raise BadInput("what was uploaded is no longer there; send it again") from error
+        raise BadInput(_("what was uploaded is no longer there; send it again")) from error
 
 
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}", field="source") from error
+        raise BadInput(
+            _("%(path)s cannot be read: %(why)s") % {"path": path, "why": error.strerror},
+            field="source",
+        ) from error

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+from django.utils.translation import gettext as _
+
 from recognition.errors import BadInput
 from recognition.services.imports.columns import Cells, around
 
@@ -46,15 +48,18 @@ def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
     """
     if len(row) > len(COLUMNS):
         raise BadInput(
-            f"it has {len(row)} cells, more than Google's {len(COLUMNS)}; put labels and "
-            "bounding-poly between quotation marks"
+            _(
+                "it has %(cells)s cells, more than Google's %(columns)s; put labels and "
+                "bounding-poly between quotation marks"
+            )
+            % {"cells": len(row), "columns": len(COLUMNS)}
         )
     cells = [cell.strip() for cell in row] + [""] * (len(COLUMNS) - len(row))
     image, image_id, product_set, product_id, category, name, labels, poly = cells
     if not image:
-        raise BadInput("image-uri is empty", field="image-uri")
+        raise BadInput(_("%(column)s is empty") % {"column": "image-uri"}, field="image-uri")
     if not product_id:
-        raise BadInput("product-id is empty", field="product-id")
+        raise BadInput(_("%(column)s is empty") % {"column": "product-id"}, field="product-id")
     if image.lower().startswith("gs://"):
         image = _BUCKETS + quote(image[5:])
     attributes = _attributes(labels)
@@ -82,7 +87,9 @@ def _attributes(labels: str) -> dict[str, Any]:
         if not pair.strip():
             continue
         if not key or not equals:
-            raise BadInput(f"labels: “{pair}” is not key=value", field="labels")
+            raise BadInput(
+                _("labels: “%(pair)s” is not key=value") % {"pair": pair}, field="labels"
+            )
         if key in found:
             before = found[key] if isinstance(found[key], list) else [found[key]]
             found[key] = [*before, value]

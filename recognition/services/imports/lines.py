@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from django.utils.translation import gettext as _
 
 from recognition.images import Picture
 from recognition.models import GalleryImage, LineResult
@@ -64,6 +65,11 @@ class Checked:
 
     def refuse(self, reason: str) -> None:
         self.result, self.reason, self.picture = LineResult.ERROR, reason, None
+
+    def told_nothing_new(self) -> None:
+        """About its product, which is all that a line without a picture is for."""
+        if self.picture is None:
+            self.result, self.reason = LineResult.DUPLICATE, _("the product is like that already")
 
 
 @dataclass(frozen=True, slots=True)

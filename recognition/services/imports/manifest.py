@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, BinaryIO, Final
 
 import openpyxl
+from django.utils.translation import gettext as _
 from openpyxl.utils.exceptions import InvalidFileException
 
 from recognition.errors import BadInput, RecognitionError, TooLarge
@@ -62,7 +63,7 @@ def xlsx_lines(file: BinaryIO, place: Place) -> Iterator[Line]:
             raise _damaged_workbook() from error
         try:
             if not book.worksheets:
-                raise BadInput("the workbook has no sheet with cells", field="file")
+                raise BadInput(_("the workbook has no sheet with cells"), field="file")
             yield from _with_header(_sheet_rows(book.worksheets[0]), place)
         finally:
             book.close()
@@ -75,13 +76,16 @@ def _with_header(rows: Iterator[Row], place: Place) -> Iterator[Line]:
         [name for name in names if name]
     ):
         raise BadInput(
-            "the first row does not name the columns: one must be “label” or “external_id”, one "
-            "“image” (a path or URL), none may come twice",
+            _(
+                "the first row does not name the columns: one must be “label” or “external_id”, "
+                "one “image” (a path or URL), none may come twice"
+            ),
             field="file",
         )
     lost = [name for name in names if name and not columns.is_known(name)]
     if lost:
-        yield Line(number, printable(", ".join(header)), note=f"not stored: {', '.join(lost)}")
+        note = _("not stored: %(columns)s") % {"columns": ", ".join(lost)}
+        yield Line(number, printable(", ".join(header)), note=note)
     yield from _lines(rows, names, columns.understand, place)
 
 
@@ -100,7 +104,7 @@ def _lines(
         if is_header(row):
             continue
         if not any(cell.strip() for cell in row):
-            yield Line(number, "", note="blank")
+            yield Line(number, "", note=_("blank"))
             continue
         try:
             yield _line(number, shown, understand(names, row), place)
@@ -145,10 +149,10 @@ def _csv_rows(first: bytes, rest: BinaryIO, delimiter: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, f"not readable as CSV: {error}"
+            yield number, _("not readable as CSV: %(why)s") % {"why": error}
             continue
         if any("\udc80" <= character <= "\udcff" for cell in row for character in cell):
-            yield number, "not UTF-8; save the list as CSV UTF-8"
+            yield number, _("not UTF-8; save the list as CSV UTF-8")
         else:
             yield number, row
 
@@ -161,9 +165,9 @@ def _texts(first: bytes, rest: BinaryIO) -> Iterator[str]:
 
 def _refuse_other_encodings(start: bytes) -> None:
     if not start.strip():
-        raise BadInput("the list is empty, or begins with a blank line", field="file")
+        raise BadInput(_("the list is empty, or begins with a blank line"), field="file")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:200]:
-        raise BadInput("the list is not UTF-8; save it as “CSV UTF-8” or as XLSX", field="file")
+        raise BadInput(_("the list is not UTF-8; save it as “CSV UTF-8” or as XLSX"), field="file")
 
 
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
@@ -214,11 +218,11 @@ def _refuse_bombs(file: BinaryIO) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _damaged_workbook() from error
     if text > MOST_SHARED_TEXT:
-        raise TooLarge("the workbook unpacks to too much; send it as CSV", field="file")
+        raise TooLarge(_("the workbook unpacks to too much; send it as CSV"), field="file")
     file.seek(0)
 
 
 def _damaged_workbook() -> BadInput:
     return BadInput(
-        "the workbook is damaged or not XLSX; save it as XLSX or “CSV UTF-8”", field="file"
+        _("the workbook is damaged or not XLSX; save it as XLSX or “CSV UTF-8”"), field="file"
     )

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
+from django.utils.translation import gettext as _
+
 from recognition.errors import BadInput, TooLarge
 from recognition.services.imports.lines import Place, printable
 
@@ -35,16 +37,18 @@ class Folder:
         # An absolute path wins over the root, as in PaddleX, but it must lie below it.
         path = Path(os.path.normpath(self.root / name))
         if not path.is_relative_to(os.path.normpath(self.root)):
-            raise BadInput("the path leaves the folder of pictures", field="image")
+            raise BadInput(_("the path leaves the folder of pictures"), field="image")
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-                raise BadInput("it is a directory or a device, not a picture", field="image")
+                raise BadInput(_("it is a directory or a device, not a picture"), field="image")
             return path.open("rb")
         except FileNotFoundError as error:
-            raise BadInput("there is no such file in the folder", field="image") from error
+            raise BadInput(_("there is no such file in the folder"), field="image") from error
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "impossible name"
-            raise BadInput(f"the file cannot be opened: {why}", field="image") from error
+            why = error.strerror if isinstance(error, OSError) else _("impossible name")
+            raise BadInput(
+                _("the file cannot be opened: %(why)s") % {"why": why}, field="image"
+            ) from error
 
     def names(self) -> Iterator[str]:
         for directory, folders, names in os.walk(self.root):
@@ -70,7 +74,7 @@ class Archive:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise BadInput(
-                "the archive is damaged or incomplete; make and send it again", field="file"
+                _("the archive is damaged or incomplete; make and send it again"), field="file"
             ) from error
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._refused: dict[str, str] = {}
@@ -86,9 +90,9 @@ class Archive:
         try:
             return _Member(self._zip.open(self._members[name]))  # type: ignore[return-value]
         except KeyError as error:
-            raise BadInput("there is no such file in the archive", field="image") from error
+            raise BadInput(_("there is no such file in the archive"), field="image") from error
         except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-            raise BadInput("the file is damaged inside the archive", field="image") from error
+            raise _damaged_file() from error
 
     def names(self) -> Iterator[str]:
         """Refused members too: their line says why."""
@@ -105,8 +109,11 @@ class Archive:
         unpacked = sum(info.file_size for info in infos)
         if unpacked > MOST_UNPACKED or unpacked > max(_RATIO_COUNTS_FROM, MOST_RATIO * size):
             raise TooLarge(
-                f"the archive of {size:,} bytes unpacks to {unpacked:,} bytes, which pictures "
-                "never do; send it without padding, or in parts",
+                _(
+                    "the archive of %(size)s bytes unpacks to %(unpacked)s bytes, which pictures "
+                    "never do; send it without padding, or in parts"
+                )
+                % {"size": f"{size:,}", "unpacked": f"{unpacked:,}"},
                 field="file",
             )
         self._refuse_overlaps(infos)
@@ -115,7 +122,7 @@ class Archive:
             if info.is_dir() or _JUNK & set(PurePosixPath(name).parts):
                 continue
             if not reason and (name in self._members or name in self._refused):
-                reason = "the archive has this name twice"
+                reason = _("the archive has this name twice")
             if reason:
                 self._refused[name] = reason
                 self._members.pop(name, None)
@@ -128,7 +135,7 @@ class Archive:
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 raise BadInput(
-                    "files overlap inside the archive, which no packing program does",
+                    _("files overlap inside the archive, which no packing program does"),
                     field="file",
                 )
             end = info.header_offset + 30 + info.compress_size
@@ -144,7 +151,7 @@ class _Member:
         try:
             return self._file.read(size)  # type: ignore[attr-defined]
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise BadInput("the file is damaged inside the archive", field="image") from error
+            raise _damaged_file() from error
 
     def close(self) -> None:
         self._file.close()  # type: ignore[attr-defined]
@@ -161,7 +168,7 @@ class Nowhere:
 
     def open(self, name: str) -> BinaryIO:
         raise BadInput(
-            "the list came without pictures; put both into one ZIP, or give URLs", field="image"
+            _("the list came without pictures; put both into one ZIP, or give URLs"), field="image"
         )
 
     def names(self) -> Iterator[str]:
@@ -196,19 +203,19 @@ def _judged(info: zipfile.ZipInfo) -> tuple[str, str]:
             name = name.encode("cp437").decode()
         except UnicodeError:
             shown = _normal(printable(name))
-            return shown, "its name is not UTF-8; pack with UTF-8 names (7-Zip: -mcu=on)"
+            return shown, _("its name is not UTF-8; pack with UTF-8 names (7-Zip: -mcu=on)")
     name = _normal(name)
     parts = name.split("/")
     if "\0" in name or ".." in parts or not parts[0] or ":" in parts[0]:
-        return printable(name), "its name leads out of the archive"
+        return printable(name), _("its name leads out of the archive")
     if stat.S_ISLNK(info.external_attr >> 16):
-        return name, "it is a link; pack the file itself"
+        return name, _("it is a link; pack the file itself")
     if name.lower().endswith(_ARCHIVES):
-        return name, "it is an archive inside the archive, which is not opened; unpack it first"
+        return name, _("it is an archive inside the archive, which is not opened; unpack it first")
     if info.flag_bits & _ENCRYPTED_FLAG:
-        return name, "it is encrypted; pack it without a password"
+        return name, _("it is encrypted; pack it without a password")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return name, "it is packed in an unusual way; pack it with the usual “deflate”"
+        return name, _("it is packed in an unusual way; pack it with the usual “deflate”")
     return name, ""
 
 
@@ -222,7 +229,7 @@ def _refuse_long_directory(file: BinaryIO, size: int) -> None:
     tail = file.read(tail_size)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
-        raise BadInput("the file is not a ZIP archive, or only a part of one", field="file")
+        raise BadInput(_("the file is not a ZIP archive, or only a part of one"), field="file")
     (length,) = struct.unpack_from("<L", tail, at + 12)
     record = tail[max(0, at - 76) : at - 20] if at >= 76 else b""
     if tail[at - 20 : at - 16] == b"PK\x06\x07" and record[:4] == b"PK\x06\x06":
@@ -234,5 +241,11 @@ def _refuse_long_directory(file: BinaryIO, size: int) -> None:
 
 def _too_many_files() -> TooLarge:
     return TooLarge(
-        f"the archive holds more than {MOST_FILES:,} files; send it in parts", field="file"
+        _("the archive holds more than %(most)s files; send it in parts")
+        % {"most": f"{MOST_FILES:,}"},
+        field="file",
     )
+
+
+def _damaged_file() -> BadInput:
+    return BadInput(_("the file is damaged inside the archive"), field="image")

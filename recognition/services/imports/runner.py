@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
@@ -21,6 +21,8 @@ from typing import Final
 import numpy as np
 from django.conf import settings
 from django.db.models import F, Max
+from django.utils import translation
+from django.utils.translation import gettext as _
 
 from recognition import images, search
 from recognition.errors import BadInput, Conflict, RecognitionError, StorageFull
@@ -55,7 +57,9 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
 
     Raises what makes the whole source unusable: BadInput, TooLarge. Bad lines raise nothing.
     """
-    with opened(job) as source:
+    with ExitStack() as stack:
+        with lease.kept(lambda: None):  # gigabytes may come from a storage elsewhere
+            source = stack.enter_context(opened(job))
         lease.renew(total=source.total)
         job.total = source.total
         progress(job)
@@ -71,15 +75,16 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         lease.renew(total=behind)
         job.total = behind
     if not job.failed and job.file:  # nothing is left to retry
-        with lease.transaction():
+        with lease.transaction():  # the end too: without its upload nobody could go on
             Job.objects.filter(pk=job.pk).update(file="")
             files.remove_on_commit([str(job.file)])
+            lease.end(State.DONE)
 
 
 def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
     """The lines that have no report yet, from this run or an earlier one."""
     last = job.lines.aggregate(last=Max("number"))["last"] or 0
-    while batch := list(islice(lines, _LOOK_BACK)):
+    while batch := _read(lines, lease):
         numbers = [line.number for line in batch]
         if min(numbers) <= last:
             lease.renew_if_old()  # nothing else does while lines are only skipped
@@ -90,9 +95,20 @@ def _undone(job: Job, lines: Iterator[Line], lease: Lease) -> Iterator[Line]:
             yield from batch
 
 
+def _read(lines: Iterator[Line], lease: Lease) -> list[Line]:
+    """Some more of them; the first image of a large export comes after all its products."""
+    with lease.kept(lambda: None):
+        return list(islice(lines, _LOOK_BACK))
+
+
 def _checked(lines: Iterator[Line], lease: Lease, threads: int) -> Generator[Checked, None, None]:
     """Each line with its picture read, decoded once and checked; in order, a few at a time."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
+    with ThreadPoolExecutor(
+        threads,
+        thread_name_prefix="check",
+        initializer=translation.activate,  # a thread does not inherit it
+        initargs=(translation.get_language(),),
+    ) as pool:
         ahead: deque[Future[Checked]] = deque()
         try:
             for line in lines:
@@ -134,11 +150,12 @@ def _check(line: Line) -> Checked:
                 images.check_box(line.box, picture.width, picture.height)
             checked.picture = replace(picture, checksum=line.checksum or picture.checksum)
         elif not checked.product:
-            raise BadInput("there is neither a picture nor anything about the product")
+            raise BadInput(_("there is neither a picture nor anything about the product"))
     except RecognitionError as error:
         checked.refuse(error.message)
     except OSError as error:
-        checked.refuse(f"the picture cannot be read: {error.strerror or type(error).__name__}")
+        why = error.strerror or type(error).__name__
+        checked.refuse(_("the picture cannot be read: %(why)s") % {"why": why})
     return checked
 
 
@@ -233,7 +250,8 @@ def _commit_whole(
         )
         failed = sum(one.result == LineResult.ERROR for one in chunk)
         done = len(chunk) - failed
-        Job.objects.filter(pk=job.pk).update(done=F("done") + done, failed=F("failed") + failed)
+        # Renewed once more, for the pictures may have taken longer than a lease to store.
+        lease.renew(done=F("done") + done, failed=F("failed") + failed)
     job.done += done
     job.failed += failed
 
@@ -266,11 +284,12 @@ class _Write:
                 printable(one.line.source_name),
                 _given_box(one.line),
                 one.line.external_id,
+                BoxSource.DETECTED if one.line.box_was_detected else BoxSource.GIVEN,
             )
             for one, picture in pictured
         ]
         created: list[tuple[Line, GalleryImage]] = []
-        for (one, _), added in zip(
+        for (one, _picture), added in zip(
             pictured,
             gallery_adding.add_images(self._catalogue, new, by=self._job.started_by),
             strict=True,
@@ -280,37 +299,43 @@ class _Write:
                 stored.append(str(added.image.file))
                 created.append((one.line, added.image))
                 if added.replaced:
-                    one.reason = "it replaces the picture that had its id"
+                    one.reason = _("it replaces the picture that had its id")
                 elif added.duplicate_of is not None:
-                    one.reason = f"another product has it too (id {added.duplicate_of.number})"
+                    one.reason = _("another product has it too (id %(id)s)") % {
+                        "id": added.duplicate_of.number
+                    }
             else:
                 one.result = LineResult.DUPLICATE
-                one.reason = gallery_adding.has_already(added.image)
+                one.reason = gallery_adding.has_already(added)
         self._keep_vectors(created)
 
     def _keep_vectors(self, created: Sequence[tuple[Line, GalleryImage]]) -> None:
-        """Vectors that came with the pictures make embedding them again needless."""
-        rows = [
-            (image.pk, view, vector)
-            for line, image in created
-            for view, vector in line.vectors.items()
-        ]
-        if not rows:
+        """Vectors that came with the pictures make embedding them again needless, as long as the
+        catalogue would make the same."""
+        came = [(line, image) for line, image in created if line.vectors]
+        if not came:
             return
-        search.store(
-            self._catalogue.require_index(),
-            [image_id for image_id, _, _ in rows],
-            [view for _, view, _ in rows],
-            np.stack([vector for _, _, vector in rows]),
-        )
-        kept = []
-        for line, image in created:
-            if line.vectors:
+        fits = gallery_adding.embeds_as_before(self._catalogue)
+        if fits:
+            rows = [
+                (image.pk, view, vector)
+                for line, image in came
+                for view, vector in line.vectors.items()
+            ]
+            search.store(
+                self._catalogue.require_index(),
+                [image_id for image_id, _, _ in rows],
+                [view for _, view, _ in rows],
+                np.stack([vector for _, _, vector in rows]),
+            )
+        for line, image in came:
+            if fits:
                 image.state = State.DONE
-                if line.box_was_detected:
-                    image.box_source = BoxSource.DETECTED
-                kept.append(image)
-        GalleryImage.objects.bulk_update(kept, ["state", "box_source"])
+            elif line.box_was_detected:  # as `_given_box` says
+                image.box, image.box_source = None, BoxSource.NONE
+        GalleryImage.objects.bulk_update(
+            [image for _, image in came], ["state", "box", "box_source"]
+        )
 
 
 class _DryRun:
@@ -331,7 +356,7 @@ class _DryRun:
         there = set(
             GalleryImage.objects.filter(
                 catalogue=self._catalogue,
-                checksum__in=[picture.checksum for _, picture in pictured],
+                checksum__in=[picture.checksum for _one, picture in pictured],
             ).values_list("product__label", "checksum")
         )
         for one, picture in pictured:
@@ -339,7 +364,7 @@ class _DryRun:
             mark = sha256(f"{product}\0{picture.checksum}".encode()).digest()[:8]
             if (product, picture.checksum) in there or mark in self._seen:
                 one.result = LineResult.DUPLICATE
-                one.reason = "the product has this picture already"
+                one.reason = _("the product has this picture already")
             self._seen.add(mark)
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 import ijson
 import numpy as np
 import numpy.typing as npt
+from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput
 from recognition.models import BoxSource, Catalogue, View
@@ -54,14 +55,15 @@ def head(place: Place) -> dict[str, Any]:
                 break
             if event in ("start_map", "end_map", "map_key", "start_array", "end_array"):
                 continue
-            within, _, name = path.rpartition(".")
+            within, _dot, name = path.rpartition(".")
             if not within:
                 found[name] = value
             elif within in found and isinstance(found[within], dict):
                 found[within][name] = value
     if found.get("format") != FORMAT or found.get("version") != VERSION:
         raise BadInput(
-            f"{CATALOGUE} is not of {FORMAT} {VERSION}, the only version this site reads",
+            _("%(file)s is not of %(format)s %(version)s, the only version this site reads")
+            % {"file": CATALOGUE, "format": FORMAT, "version": VERSION},
             field="file",
         )
     return found
@@ -89,7 +91,7 @@ def lines(place: Place, catalogue: Catalogue) -> Iterator[Line]:
 
 def _product(number: int, item: Any) -> Line:
     if not isinstance(item, dict) or not isinstance(item.get("label"), str):
-        return Line(number, printable(str(item)), problem="it is no product with a label")
+        return Line(number, printable(str(item)), problem=_("it is no product with a label"))
     known = {name: value for name, value in item.items() if name != "label"}
     return Line(number, printable(f"product {item['label']}"), label=item["label"], product=known)
 
@@ -101,7 +103,8 @@ def _image(number: int, item: Any, place: Place, vectors: Iterator[_Row] | None)
         and isinstance(item.get("label"), str)
         and isinstance(item.get("vectors", []), list)
     ):
-        return Line(number, printable(str(item)), problem="it is no image with a path and a label")
+        why = _("it is no image with a path and a label")
+        return Line(number, printable(str(item)), problem=why)
     # Taken from the stream even if the line fails later: the next image has the next rows.
     own = {
         int(view): row
@@ -140,7 +143,7 @@ def _vectors(place: Place, catalogue: Catalogue) -> Iterator[_Row] | None:
     except BadInput:  # there is none
         return None
     except ValueError as error:
-        raise BadInput(f"{EMBEDDINGS} is damaged", field="file") from error
+        raise _damaged(EMBEDDINGS) from error
     return (
         _rows(place, manifest) if isinstance(manifest, dict) and fits(manifest, catalogue) else None
     )
@@ -167,7 +170,7 @@ def _rows(place: Place, manifest: Mapping[str, Any]) -> Iterator[_Row]:
                 raise ValueError(version)
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
-            raise BadInput(f"{VECTORS} is damaged", field="file") from error
+            raise _damaged(VECTORS) from error
         dimension = manifest["dimension"]
         if (
             by_columns
@@ -175,13 +178,21 @@ def _rows(place: Place, manifest: Mapping[str, Any]) -> Iterator[_Row]:
             or len(shape) != 2
             or shape[1] != dimension
         ):
-            raise BadInput(f"{VECTORS} is not as {EMBEDDINGS} describes it", field="file")
+            raise BadInput(
+                _("%(file)s is not as %(other)s describes it")
+                % {"file": VECTORS, "other": EMBEDDINGS},
+                field="file",
+            )
         size = dimension * dtype.itemsize
-        for _ in range(shape[0]):
+        for _row in range(shape[0]):
             data = _exactly(file, size)
             if len(data) < size:
-                raise BadInput(f"{VECTORS} is cut short", field="file")
+                raise BadInput(_("%(file)s is cut short") % {"file": VECTORS}, field="file")
             yield np.frombuffer(data, dtype).astype(np.float32)
+
+
+def _damaged(name: str) -> BadInput:
+    return BadInput(_("%(file)s is damaged") % {"file": name}, field="file")
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -204,4 +215,7 @@ class _json_errors:  # noqa: N801  (used like contextlib.suppress)
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         if kind is not None and issubclass(kind, ijson.JSONError | UnicodeDecodeError):
-            raise BadInput(f"{CATALOGUE} is damaged: {error}"[:300], field="file") from error
+            raise BadInput(
+                _("%(file)s is damaged: %(why)s") % {"file": CATALOGUE, "why": str(error)[:200]},
+                field="file",
+            ) from error

@@ -13,7 +13,7 @@ from django.db import transaction
 
 from recognition import images, search
 from recognition.engine.types import Vectors
-from recognition.errors import RecognitionError
+from recognition.errors import Conflict, RecognitionError
 from recognition.gallery_list import clean_label
 from recognition.models import (
     Action,
@@ -25,7 +25,7 @@ from recognition.models import (
     VectorIndex,
     View,
 )
-from recognition.services import audit, gallery_adding, quotas
+from recognition.services import audit, gallery_adding, products, quotas
 from recognition.services.imports.places import Folder
 from recognition.services.index_child import VECTORS, IndexContent
 
@@ -101,16 +101,16 @@ class Adding:
             gallery_adding.NewImage(entry.label, picture, entry.path or "")
             for entry, picture in run
         ]
-        with transaction.atomic():
-            self._products([entry for entry, _ in run])
+        with transaction.atomic():  # apart: pictures may take long to store
             self._reserve(run[0][0].number)
+        with transaction.atomic():
             added = gallery_adding.add_images(self._catalogue, new, by=self._by)
             created = [
                 (entry, one.image)
                 for (entry, _), one in zip(run, added, strict=True)
                 if one.created
             ]
-            if created:
+            if created and gallery_adding.embeds_as_before(self._catalogue):
                 self._store([image.pk for _, image in created], [entry for entry, _ in created])
                 # Embedded already: whom the wake-up calls finds nothing to do.
                 GalleryImage.objects.filter(pk__in=[image.pk for _, image in created]).update(
@@ -123,9 +123,9 @@ class Adding:
     def add_bare(self, chunk: Sequence[IndexEntry]) -> None:
         """Entries without pictures, by ascending id."""
         with transaction.atomic():
-            products = self._products(chunk)
+            found = self._products(chunk)
             wanted = {
-                (products[clean_label(entry.label)].pk, self._checksum(entry)): entry
+                (found[clean_label(entry.label)].pk, self._checksum(entry)): entry
                 for entry in chunk
             }
             there = set(
@@ -142,6 +142,13 @@ class Adding:
     def _create(self, new: Mapping[tuple[int, str], IndexEntry]) -> None:
         entries = list(new.values())
         numbers = self._take([entry.number for entry in entries])
+        if not gallery_adding.embeds_as_before(self._catalogue):
+            raise Conflict(
+                f"the catalogue “{self._catalogue}” was given another network or crop policy "
+                "meanwhile, and vectors without pictures cannot be made anew; what came before "
+                "stays. Import the index into a catalogue of its own",
+                field="catalogue",
+            )
         rows = GalleryImage.objects.bulk_create(
             GalleryImage(
                 catalogue=self._catalogue,
@@ -187,13 +194,7 @@ class Adding:
 
         Everybody who adds does so in this order, so that nobody waits for each other.
         """
-        labels = sorted({clean_label(entry.label) for entry in entries})
-        Product.objects.bulk_create(
-            [Product(catalogue=self._catalogue, label=label) for label in labels],
-            ignore_conflicts=True,
-        )
-        rows = Product.objects.filter(catalogue=self._catalogue, label__in=labels)
-        return {row.label: row for row in rows.order_by("pk").select_for_update(no_key=True)}
+        return products.labelled(self._catalogue, [clean_label(entry.label) for entry in entries])
 
     def _take(self, numbers: Sequence[int]) -> Sequence[int]:
         """These ascending ids if the catalogue has given out none of them, else fresh ones."""

@@ -15,6 +15,7 @@ from django.conf import settings
 from recognition.errors import BadInput, Conflict, RecognitionError
 from recognition.gallery_list import Entry, Severity, clean_label, read_gallery_list
 from recognition.models import Catalogue, CropPolicy, User, VectorIndex
+from recognition.services import indexes
 from recognition.services.imports.places import Folder
 from recognition.services.index_child import LABELS, IndexContent, read
 from recognition.services.index_files.adding import Adding, chunks, open_picture
@@ -150,6 +151,8 @@ def import_content(
             )
         paths = _paired(content, gallery_list)
         agreement = _verify(content, paths, place, feature_model, space.feature_model.digest)
+    else:  # nothing but vectors, as fast as they can be written
+        indexes.before_load(space.pk, len(content.ids))
     run = Adding(catalogue, space, by)
     done = 0
     for chunk in chunks(content, paths):
