@@ -58,8 +58,18 @@ SETTINGS = (
 )
 
 
+class MembershipForm(forms.ModelForm):
+    """Who it is stays: another person is another row, and another entry in the audit log."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk and "user" in self.fields:
+            self.fields["user"].disabled = True
+
+
 class MembershipInline(TabularInline):
     model = Membership
+    form = MembershipForm
     extra = 0
     autocomplete_fields = ("user",)
     fields = ("user", "role")

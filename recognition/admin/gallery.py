@@ -8,7 +8,7 @@ from typing import Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Field, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
@@ -119,6 +119,16 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
         if not change:
             kwargs["form"] = GalleryImageForm
         return super().get_form(request, obj, change=change, **kwargs)
+
+    def formfield_for_dbfield(
+        self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        if db_field.name == "box":
+            kwargs["help_text"] = _(
+                "where in the picture the product is: [x1, y1, x2, y2] in pixels, from its top "
+                "left; empty: the detector says"
+            )
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:

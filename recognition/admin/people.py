@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
-from django.contrib.auth.models import Group
-from django.forms import BaseModelFormSet, ModelForm
+from django.contrib.auth.models import Group, Permission
+from django.db.models import ManyToManyField
+from django.forms import BaseModelFormSet, ModelForm, ModelMultipleChoiceField
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
@@ -15,6 +19,33 @@ from recognition.models import Identity, User
 from recognition.services import accounts
 
 admin.site.unregister(Group)
+
+
+def permission_name(permission: Permission) -> str:
+    """What it allows, in the language of the page; Django stores its names in English."""
+    names = {
+        "add": _("may add"),
+        "change": _("may change"),
+        "delete": _("may delete"),
+        "view": _("may view"),
+    }
+    act = permission.codename.partition("_")[0]
+    return f"{permission.content_type} | {names.get(act, permission.name)}"
+
+
+class WithPermissions(ModelAdmin):
+    """Chooses among permissions, by what they allow."""
+
+    def formfield_for_manytomany(
+        self, db_field: ManyToManyField[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> ModelMultipleChoiceField | None:
+        permissions = db_field.related_model is Permission
+        if permissions:
+            kwargs["queryset"] = Permission.objects.select_related("content_type")
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if permissions and field is not None:
+            field.label_from_instance = permission_name
+        return field
 
 
 class IdentityInline(TabularInline):
@@ -32,7 +63,7 @@ class IdentityInline(TabularInline):
 
 
 @admin.register(User)
-class UserAdmin(BaseUserAdmin, ModelAdmin):
+class UserAdmin(BaseUserAdmin, WithPermissions):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -49,5 +80,5 @@ class UserAdmin(BaseUserAdmin, ModelAdmin):
 
 
 @admin.register(Group)
-class GroupAdmin(BaseGroupAdmin, ModelAdmin):
+class GroupAdmin(BaseGroupAdmin, WithPermissions):
     show_full_result_count = False

@@ -93,6 +93,9 @@ class RecognitionAdmin(ModelAdmin):
     list_filter_submit = False
     compressed_fields = True
 
+    class Media:
+        css: ClassVar[dict[str, list[str]]] = {"all": ["recognition/admin.css"]}
+
     def changeform_view(
         self,
         request: HttpRequest,

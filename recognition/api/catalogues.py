@@ -248,7 +248,7 @@ class StatisticsView(InCatalogue):
 
 
 class QuotaUse(serializers.Serializer[quotas.Usage]):
-    used = serializers.IntegerField()
+    used = serializers.IntegerField(allow_null=True, help_text="null: not counted")
     most = serializers.IntegerField(allow_null=True, help_text="null: unlimited")
 
 
@@ -263,7 +263,7 @@ class QuotasView(InCatalogue):
         """The limits of the catalogue, and what is used of them. Staff change them in the admin.
 
         `images` and `stored_bytes` count the trash too. `queries_per_minute` is counted only where
-        there is a limit.
+        there is a limit: `used` is null otherwise.
         """
         use = quotas.usage(self.catalogue)
         return Response({one.limit: {"used": one.used, "most": one.most} for one in use})

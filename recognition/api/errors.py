@@ -22,6 +22,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import is_valid_path
 from django.utils.translation import gettext as _
 from django.views import defaults
 from psycopg.errors import DeadlockDetected, ForeignKeyViolation
@@ -147,6 +148,9 @@ def _framework(error: exceptions.APIException) -> Response:
         general = name == api_settings.NON_FIELD_ERRORS_KEY
         message = messages[0] if general else f"{name}: {messages[0]}"
         body = envelope(errors.BadInput.code, message, fields)
+    elif isinstance(error, exceptions.NotAuthenticated):
+        said = _("nobody is signed in: send a token, as `Authorization: Bearer TOKEN`")
+        body = envelope(error.default_code, said)
     else:
         codes = error.get_codes()
         code = codes if isinstance(codes, str) else error.default_code
@@ -203,7 +207,10 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler404: no route has this address."""
     if not _asks_api(request):
         return defaults.page_not_found(request, exception)
-    message = _("nothing has this address; /api/docs/ lists everything there is")
+    if request.path.endswith("/") and is_valid_path(bare := request.path.rstrip("/")):
+        message = _("addresses here have no slash at their end; ask for %(path)s") % {"path": bare}
+    else:
+        message = _("nothing has this address; /api/docs/ lists everything there is")
     return JsonResponse(envelope(errors.NotFound.code, message), status=404)
 
 

@@ -27,6 +27,7 @@ from recognition.api.permissions import InCatalogue
 from recognition.errors import NotFound
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role
+from recognition.models.product import ProductQuerySet
 from recognition.services import product_fields, products, trash
 
 
@@ -84,7 +85,9 @@ class ProductWrite(WriteSerializer):
 class ProductFilter(django_filters.FilterSet):
     label = django_filters.CharFilter(label="The whole label.")
     search = django_filters.CharFilter(
-        field_name="label", lookup_expr="icontains", label="Part of the label."
+        method="matching",
+        label="Part of the label, a name in any language, the category, SKU, barcode or external "
+        "id.",
     )
     category = django_filters.CharFilter(
         method="in_category", label="A category with everything below it."
@@ -101,6 +104,9 @@ class ProductFilter(django_filters.FilterSet):
     class Meta:
         model = Product
         fields = ["is_active"]
+
+    def matching(self, queryset: ProductQuerySet, name: str, value: str) -> ProductQuerySet:
+        return queryset.matching(value)
 
     def in_category(self, queryset: QuerySet[Product], name: str, value: str) -> QuerySet[Product]:
         path = value.rstrip("/")

@@ -73,6 +73,14 @@ class Schema(AutoSchema):
             ]
         return found
 
+    def get_summary(self) -> str | None:
+        """The first paragraph of what the operation's docstring says."""
+        return " ".join(super().get_description().partition("\n\n")[0].split()) or None
+
+    def get_description(self) -> str:  # type: ignore[override]  # as drf-spectacular's own
+        """The others."""
+        return str(super().get_description()).partition("\n\n")[2].strip()
+
     def _get_response_bodies(self, direction: Direction = "response") -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
         public = not self.view.get_permissions() or self.view.permission_classes == []

@@ -37,9 +37,11 @@ class Candidate:
     """One product that a region may show. `share` is the cosine in percent, for the bar.
 
     `product` and `image` are None when they were removed since; the label is what it was then.
+    `name` is the product's in the language of the page.
     """
 
     label: str
+    name: str
     product: Product | None
     image: GalleryImage | None
     score: str
@@ -131,7 +133,9 @@ def read(query: RecognitionQuery) -> Answer:
     if query.state != State.DONE:
         return Answer(query, [], [], [])
     metric = Metric(query.answered_with.get("metric", Metric.IP))
-    matches = Match.objects.select_related("image", "product").order_by("rank")
+    matches = Match.objects.select_related("image__catalogue", "product__catalogue").order_by(
+        "rank"
+    )
     detections = list(query.detections.prefetch_related(Prefetch("matches", matches)))
     return Answer(
         query=query,
@@ -178,9 +182,12 @@ def _region(
 def _candidate(match: Match, metric: Metric) -> Candidate:
     cosine = match.score if metric.higher_is_better else 1 - match.score / 2
     product, image = match.product, match.image
+    if product and product.removed_at is not None:
+        product = None
     return Candidate(
         label=match.label,
-        product=product if product and product.removed_at is None else None,
+        name=product.page_name if product else match.label,
+        product=product,
         image=image if image and image.removed_at is None else None,
         score=f"{match.score:.2f}",
         share=round(100 * min(max(cosine, 0), 1)),

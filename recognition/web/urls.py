@@ -10,6 +10,7 @@ from recognition.web import accounts, transfers, views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("favicon.ico", views.favicon, name="favicon"),
     path("login/", accounts.SignInView.as_view(), name="login"),
     path("login/provider/", accounts.provider_begin, name="provider-begin"),
     path("login/provider/back/", accounts.provider_back, name="provider-back"),

@@ -6,7 +6,15 @@ import pytest
 from django.core.files.storage import default_storage
 from django.urls import reverse
 
-from recognition.models import Catalogue, GalleryImage, Membership, Role, VectorIndex
+from recognition.models import (
+    Action,
+    AuditEntry,
+    Catalogue,
+    GalleryImage,
+    Membership,
+    Role,
+    VectorIndex,
+)
 from tests import factories
 
 
@@ -98,6 +106,22 @@ def test_a_member_is_added_beside_the_settings(staff, form, catalogue):
     row["memberships-0-catalogue"] = catalogue.pk
     staff.post(reverse("admin:recognition_catalogue_change", args=[catalogue.pk]), form | row)
     assert ben.memberships.get().role == Role.EDITOR
+
+
+def test_the_role_of_a_member_changes_and_never_who_it_is(staff, form, catalogue):
+    ben, carl = factories.member(catalogue, "viewer", "ben"), factories.user("carl")
+    row = {
+        "memberships-TOTAL_FORMS": 1,
+        "memberships-INITIAL_FORMS": 1,
+        "memberships-0-id": ben.memberships.get().pk,
+        "memberships-0-catalogue": catalogue.pk,
+        "memberships-0-user": carl.pk,
+        "memberships-0-role": "operator",
+    }
+    staff.post(reverse("admin:recognition_catalogue_change", args=[catalogue.pk]), form | row)
+    assert ben.memberships.get().role == Role.OPERATOR
+    assert not carl.memberships.exists()
+    assert AuditEntry.objects.get(action=Action.MEMBER_CHANGE).object_name.startswith("ben")
 
 
 def test_all_pictures_can_be_embedded_again(staff, rows):

@@ -74,6 +74,41 @@ def test_every_screen_has_the_icon_of_the_site(staff):
         assert link in page.content.decode()
 
 
+def test_what_cannot_be_changed_breaks_where_it_must(staff, rows):
+    address = reverse("admin:recognition_galleryimage_change", args=[rows.galleryimage.pk])
+    assert static("recognition/admin.css") in staff.get(address).content.decode()
+
+
+@pytest.mark.parametrize("name", ["add", "change"])
+def test_the_box_says_what_it_is(staff, rows, name):
+    args = [rows.galleryimage.pk] if name == "change" else []
+    text = staff.get(reverse(f"admin:recognition_galleryimage_{name}", args=args)).content.decode()
+    assert "[x1, y1, x2, y2]" in text
+
+
+def test_it_speaks_chinese_with_what_it_borrows(staff, rows):
+    def text(name, *args):
+        address = reverse(f"admin:{name}", args=args)
+        return staff.get(address, headers={"Accept-Language": "zh-hans"}).content.decode()
+
+    index, products = text("index"), text("recognition_product_changelist")
+    member = text("recognition_membership_change", rows.membership.pk)
+    clerk = text("recognition_user_change", rows.user.pk)
+    for page, english in (
+        (index, "Product recognition"),
+        (index, "Axes"),
+        (index, "ccess attempt"),
+        (products, "Type to search"),
+        (products, "Select action to run"),
+        (products, "Select all rows"),
+        (products, "Select record"),
+        (member, "· manager"),
+        (clerk, "Can add"),
+        (clerk, "may add"),
+    ):
+        assert english not in page
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_members_who_are_not_staff_are_sent_away(client, rows, model):
     client.force_login(rows.user)

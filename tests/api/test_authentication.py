@@ -32,6 +32,13 @@ def test_what_is_no_token_does_not(db, text):
     assert response.json()["error"]["code"] in ("authentication_failed", "not_authenticated")
 
 
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Token abc"}])
+def test_who_comes_without_one_is_told_how_to_send_it(db, header):
+    error = APIClient().get(LIST, headers=header).json()["error"]
+    assert error["code"] == "not_authenticated"
+    assert "`Authorization: Bearer TOKEN`" in error["message"]
+
+
 def test_an_expired_one_says_so_and_stays_for_its_owner_to_see(user):
     token, text = tokens.create(user, "old", days=1)
     ApiToken.objects.filter(pk=token.pk).update(expiry=timezone.now() - timedelta(seconds=1))

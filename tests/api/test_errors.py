@@ -107,6 +107,16 @@ def test_no_such_address_without_the_slash_either(client: Client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_a_slash_too_many_is_named(client: Client):
+    def said(address: str) -> str:
+        answer = client.get(address)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        return answer.json()["error"]["message"]
+
+    assert "no slash at their end; ask for /api/v1/catalogues" in said("/api/v1/catalogues/")
+    assert "slash" not in said("/api/v1/nothing/")
+
+
 def test_no_such_address(client: Client):
     response = client.get("/api/v1/nothing")
     assert response.status_code == 404

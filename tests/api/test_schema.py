@@ -128,6 +128,13 @@ def test_errors_are_documented_too(method, path, operation):
         assert content["schema"] == {"$ref": "#/components/schemas/Error"}
 
 
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
+def test_each_operation_has_one_line_that_says_what_it_does(method, path, operation):
+    assert 10 < len(operation["summary"]) < 200
+    assert "\n" not in operation["summary"]
+    assert not operation.get("description", "").startswith(operation["summary"])
+
+
 def test_names_of_operations_are_their_own():
     names = [param.values[2]["operationId"] for param in OPERATIONS]
     assert len(names) == len(set(names)) > 20

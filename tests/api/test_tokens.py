@@ -131,3 +131,6 @@ def test_limits_and_what_is_used(viewer, url, catalogue):
     assert use["images"] == {"used": 1, "most": 10}
     assert use["concurrent_jobs"] == {"used": 0, "most": None}
     assert set(use) == set(quotas.LIMITS)
+    assert use["queries_per_minute"] == {"used": None, "most": None}
+    quotas.change(catalogue, queries_per_minute=9)
+    assert viewer.get(url("quotas")).json()["queries_per_minute"] == {"used": 0, "most": 9}

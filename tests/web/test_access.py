@@ -10,6 +10,7 @@ from django.urls import get_resolver, reverse
 from tests import factories
 
 OPEN = {
+    "favicon",
     "login",
     "logout",
     "set_language",

@@ -8,8 +8,9 @@ import pytest
 from django.urls import reverse
 
 from recognition.models import Detection, Match, RecognitionQuery, State
-from recognition.services import trash
+from recognition.services import products, queries, trash
 from recognition.web import answers
+from tests import factories
 from tests.web.conftest import HTMX
 
 
@@ -66,6 +67,31 @@ def test_it_names_what_was_found_with_score_and_reference(member, catalogue, ans
     assert ">green tea</a>" in text
     assert '<span class="score">1.00</span>' in text
     assert reverse("gallery-thumbnail", args=[catalogue.key, image.number, 160]) in text
+
+
+def test_what_was_found_in_another_catalogue_is_shown_from_there(
+    member, catalogue, stub_engine, run_tasks
+):
+    other = factories.catalogue(catalogue.owner, "other")
+    with run_tasks():
+        factories.add(catalogue, "MINE", 5)
+        theirs = factories.add(other, "THEIRS", 1)
+    with run_tasks():
+        options = queries.Options(also=[other])
+        query = queries.submit(catalogue, factories.picture(1), by=catalogue.owner, options=options)
+    member.force_login(catalogue.owner)
+    text = member.get(page(query)).content.decode()
+    assert reverse("gallery-thumbnail", args=[other.key, theirs.number, 160]) in text
+    assert reverse("product", args=[other.key, theirs.product_id]) in text
+
+
+def test_it_names_products_in_the_language_of_the_page(member, catalogue, answered):
+    products.change(catalogue.products.get(), names={"zh-Hans": "绿茶"})
+    text = member.get(page(answered), headers={"Accept-Language": "zh-hans"}).content.decode()
+    assert re.search(r'>绿茶</a> <span class="label quiet">green tea</span>', text)
+    assert "<span>绿茶</span></a>" in text
+    text = member.get(page(answered), headers={"Accept-Language": "en"}).content.decode()
+    assert "绿茶" not in text and ">green tea</a>" in text
 
 
 def test_it_says_what_answered(member, catalogue, answered):

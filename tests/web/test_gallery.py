@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import reverse
 
+from recognition.services import products
 from recognition.web import views
 from tests import factories
 
@@ -38,6 +39,43 @@ def test_found_by_label(member, catalogue):
     for text, expected in (("TEA", ["green tea"]), ("绿", ["绿茶"]), ("x", [])):
         response = member.get(reverse("gallery", args=[catalogue.key]), {"q": text})
         assert [product.label for product in response.context["page"]] == expected
+
+
+def test_found_by_name_category_and_ids(member, catalogue):
+    products.create(
+        catalogue,
+        "tea-1",
+        names={"zh-Hans": "绿茶", "en": "green tea"},
+        category="drinks/hot",
+        sku="AB-77",
+        barcode="4006381",
+        external_id="own-9",
+    )
+    products.create(catalogue, "coffee")
+    for text in ("绿茶", "GREEN", "drinks/hot", "ab-77", "63", "own"):
+        response = member.get(reverse("gallery", args=[catalogue.key]), {"q": text})
+        assert [product.label for product in response.context["page"]] == ["tea-1"], text
+    for text in ("zh-Hans", "$"):  # a language is no name
+        response = member.get(reverse("gallery", args=[catalogue.key]), {"q": text})
+        assert not len(response.context["page"])
+
+
+def test_products_by_their_names_in_the_language_of_the_page(member, catalogue):
+    tea = products.create(catalogue, "tea-1", names={"zh-Hans": "绿茶"})
+    plain = products.create(catalogue, "plain")
+    gallery, own = (
+        reverse("gallery", args=[catalogue.key]),
+        reverse("product", args=[catalogue.key, tea.pk]),
+    )
+    label = '<span class="label quiet">tea-1</span>'
+    for address in (gallery, own):
+        text = member.get(address, headers={"Accept-Language": "zh-hans"}).content.decode()
+        assert "绿茶" in text and text.count(label) == 1
+        text = member.get(address, headers={"Accept-Language": "en"}).content.decode()
+        assert "绿茶" not in text and label not in text and "tea-1" in text
+    address = reverse("product", args=[catalogue.key, plain.pk])
+    text = member.get(address, headers={"Accept-Language": "zh-hans"}).content.decode()
+    assert "<h1>plain</h1>" in text
 
 
 def test_in_pages_that_keep_the_search(member, catalogue, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 
 import pytest
@@ -41,7 +42,8 @@ def test_a_file_is_imported_and_its_report_is_there(
     assert catalogue.images.get().product.label == "green tea"
     page = member.get(address).content.decode()
     assert "teas.zip" in page
-    assert "1 line failed" in page
+    assert "1 line done" in page and "1 line failed" in page
+    assert "<h1>Import and export</h1>" in page
     report = member.get(reverse("api:job-report", args=[catalogue.key, job.key]))
     assert b"2.png" in b"".join(report)
 
@@ -72,6 +74,22 @@ def test_the_page_asks_again_while_a_job_runs_and_then_no_more(member, catalogue
     assert "<form" not in part
     Job.objects.update(state="done")
     assert "hx-trigger" not in member.get(address, headers=HTMX).content.decode()
+
+
+def test_a_picture_alone_is_told_where_it_belongs(
+    member, catalogue, address, stub_engine, run_tasks
+):
+    for data in (factories.png(1), b"\xff\xd8\xff\xe0 a JPEG", b"RIFF....WEBP"):
+        with run_tasks():
+            member.post(address, {"file": SimpleUploadedFile("tea.csv", data)})
+        job = catalogue.jobs.first()
+        assert job.state == "failed"
+        assert "this is a picture; put it into a ZIP" in job.error
+
+
+def test_a_tick_stands_in_its_label(member, address):
+    page = member.get(address).content.decode()
+    assert re.search(r'<label class="tick"><input type="checkbox"[^>]*> Only judge it', page)
 
 
 @pytest.mark.parametrize("sent", [{}, {"file": SimpleUploadedFile("a.zip", b"")}])
