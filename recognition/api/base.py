@@ -9,7 +9,6 @@ from copy import deepcopy
 from functools import cache
 from typing import IO, Any, ClassVar, TypeVar
 
-from django.conf import settings
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
@@ -25,7 +24,6 @@ from rest_framework.viewsets import GenericViewSet
 
 from recognition.api.pagination import CursorPagination
 from recognition.api.schema import Schema
-from recognition.errors import TooLarge
 
 _Write = TypeVar("_Write", bound="WriteSerializer")
 
@@ -73,23 +71,6 @@ class ApiView(GenericViewSet):
     metadata_class = None  # the OpenAPI document says more than OPTIONS would
     sparse: ClassVar[bool] = True
     conditional: ClassVar[bool] = False
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        limit = self.most_bytes()
-        # Django counts only what is no file; this counts all of it, before any of it is read.
-        if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
-            raise TooLarge(
-                _(
-                    "the request has more than the %(most)s bytes that this site accepts here; "
-                    "send less at once"
-                )
-                % {"most": f"{limit:,}"}
-            )
-
-    def most_bytes(self) -> int:
-        """How large a body may be."""
-        return int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
     def read(self, serializer: type[_Write], **options: Any) -> dict[str, Any]:
         """The body, checked; raises ValidationError naming each field that is wrong."""

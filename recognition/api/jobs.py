@@ -6,7 +6,6 @@ from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 import django_filters
-from django.conf import settings
 from django.core.files.base import File
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
@@ -197,9 +196,6 @@ class _Start(_Jobs):
 class ImportView(_Start):
     parser_classes = [MultiPartParser]
 
-    def most_bytes(self) -> int:
-        return int(settings.SHITU_MAX_IMPORT_BYTES)
-
     @extend_schema(
         operation_id="imports_start", request={"multipart/form-data": ImportForm}, **_STARTED
     )
@@ -212,6 +208,7 @@ class ImportView(_Start):
         export of this platform.
         """
         data = self.read(ImportForm)
+        imports.check_size(data["file"].size)
         new_settings = self._settings(data["file"]) if data["settings"] else None
         return self.started(
             imports.start(
