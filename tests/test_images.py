@@ -345,6 +345,62 @@ def test_a_jpeg_of_endless_scans_is_refused():
     assert time.perf_counter() - started < 30
 
 
+def test_20_mb_of_padding_in_a_jpeg_are_read_once():
+    """40 kB of it took 9 s, in the square of its length."""
+    data = coded(scene())
+    middle = data.index(b"\xff\xda") + 14
+    started = time.perf_counter()
+    images.check(data[:middle] + b"\xff" * 19_000_000 + b"\0" + data[middle:])
+    assert time.perf_counter() - started < 20
+
+
+EXIF = b"\xff\xe1\0\x09Exif\0\0a"
+"""A segment of one byte: Pillow copies all that came before it."""
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        EXIF * 1_700_000,
+        b"\xff\xd9" + EXIF * 1_700_000,
+        (b"\xff\xf0\xff\xff" + EXIF * 5_000) * 340,
+        (b"\xff\xff\xff\0" + EXIF * 5_000) * 340,
+    ],
+    ids=["plain", "behind an end", "behind a marker without a length", "behind padding"],
+)
+def test_a_jpeg_of_endless_segments_is_refused_before_pillow_sees_it(segments):
+    """4 MB of them took 11 s, in the square of their number."""
+    data = coded(scene())
+    images.check(data[:2] + EXIF * 900 + data[2:])
+    started = time.perf_counter()
+    with pytest.raises(BadImage, match="more than 1000 segments"):
+        images.check(data[:2] + segments + data[2:])
+    assert time.perf_counter() - started < 20
+
+
+def run_length_bmp(width: int, height: int) -> bytes:
+    rows = b"\1\1\0\0" * height + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + head + bytes(1024) + rows
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        run_length_bmp(10_000, 5_000),
+        b"P1 1000 1000\n" + b"#\n" * 9_000_000,
+        b"P3 1000 1000 255\n" + b"#\n" * 9_000_000,
+    ],
+    ids=["bmp", "pbm", "ppm"],
+)
+def test_what_pillow_decodes_in_python_is_refused(data):
+    """The BMP of 21 kB took 6 s, the comments minutes."""
+    started = time.perf_counter()
+    with pytest.raises(BadImage, match="run lengths"):
+        images.check(data)
+    assert time.perf_counter() - started < 2
+
+
 def test_a_film_behind_a_phone_photo_is_not_counted_as_scans():
     data = coded(scene()) + b"\xff\xda\0\x02" * 1000
     assert images.check(data).data == data
