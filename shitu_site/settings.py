@@ -189,7 +189,10 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             **_database.get("OPTIONS", {}),
-            "options": "-c jit=off",  # no answer takes long enough to be worth compiling
+            # No answer takes long enough to be worth compiling. And what an exact scan leaves out
+            # (images of products that are switched off) is looked up in a hash, up to millions:
+            # without one the scan would never end.
+            "options": "-c jit=off -c hash_mem_multiplier=64",
         },
     }
 }
@@ -322,6 +325,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "recognition.api.body_limit.BodyLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django_structlog.middlewares.RequestMiddleware",

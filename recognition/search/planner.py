@@ -112,7 +112,7 @@ def choose(
     # Being ready to go on costs a tenth of the time, and what was not filtered is rarely too few.
     go_on = attempt > 0 or share < 1.0
     if space.built_with.get("type") == _IVF:
-        effort = round(space.probes * widen)
+        effort = min(round(space.probes * widen), int(space.built_with["lists"]))
         return Plan(candidates, _IVF, effort, go_on, attempt)
     if not go_on:
         # What the graph search has found anyway costs nothing more.

@@ -13,7 +13,7 @@ def space(vectors: int, *, products: int | None = None, index: str = "HNSW32") -
         images=vectors,
         products=vectors // 10 if products is None else products,
         index_name="some_index" if index else "",
-        built_with={"type": index} if index else {},
+        built_with={"type": index} | ({"lists": 100} if index == "IVF" else {}) if index else {},
     )
 
 
@@ -79,3 +79,8 @@ def test_ivf_has_probes():
         ("ivfflat.probes", "32"),
         ("ivfflat.iterative_scan", "relaxed_order"),
     )
+
+
+def test_no_more_lists_are_searched_than_there_are():
+    made = space(100_000, index="IVF")
+    assert choose(made, limit=5, per_product=True, share=0.5, attempt=1).effort == 100

@@ -55,6 +55,16 @@ def test_a_small_space_reads_its_own_partition_only(filled):
     assert len([table for table in tables if table in plan]) == 1
 
 
+def test_however_many_images_are_left_out_they_are_looked_up_in_a_hash(filled):
+    made = filled(12_000)
+    Product.objects.filter(catalogue=made.space.catalogue).update(is_active=False)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE recognition_product; ANALYZE recognition_galleryimage")
+        cursor.execute("SET LOCAL work_mem = '64kB'")  # as few as 250,000 are to the default
+    plan = plan_of(Question([made.space], made.questions[:1], 5), exact=True)
+    assert "hashed SubPlan" in plan
+
+
 def test_a_prepared_statement_keeps_one_plan_and_it_is_the_right_one(shelf):
     with connection.cursor() as cursor:
         cursor.execute("SET plan_cache_mode = auto")
