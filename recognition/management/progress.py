@@ -153,8 +153,12 @@ def import_here(
         counts = job.counts()
         nothing = counts["ok"] + counts["duplicate"] == 0
         if replace and not nothing and not job.dry_run:
-            images, products = imports.remove_others(job)
-            command.stdout.write(f"replaced: removed {images} images and {products} products")
+            removed = imports.remove_others(job)
+            command.stdout.write(
+                f"nothing removed: {counts['error']} lines failed"
+                if removed is None
+                else f"replaced: removed {removed[0]} images and {removed[1]} products"
+            )
         if wait and not job.dry_run and not nothing:
             with worker_running(command.stdout):
                 wait_until_embedded(job.catalogue)

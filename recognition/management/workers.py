@@ -216,6 +216,7 @@ def worker_running(stdout: OutputWrapper) -> Iterator[None]:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches the command first, which then stops the worker
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (one system call)
             env={**os.environ, "SHITU_LOG_FORMAT": "console"},
         )
     try:

@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, Final
 
 import numpy as np
+import structlog
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.core.serializers.json import DjangoJSONEncoder
@@ -29,7 +30,7 @@ from django.db.models import QuerySet
 from django.forms.models import model_to_dict
 
 from recognition.gallery_list import write_gallery_list
-from recognition.models import Catalogue, Embedding, GalleryImage, Job, Product, User
+from recognition.models import Catalogue, Embedding, GalleryImage, Job, Product, State, User
 from recognition.models.job import job_path
 from recognition.services import files, jobs, product_fields
 from recognition.services.imports.site_archive import (
@@ -42,6 +43,8 @@ from recognition.services.imports.site_archive import (
     VERSION,
 )
 from recognition.services.jobs import Lease, Progress
+
+log = structlog.get_logger(__name__)
 
 _BATCH: Final = 500
 _COPIED_AT_ONCE: Final = 1 << 20
@@ -99,7 +102,8 @@ def write(
 
     Products are as they were at the start: every image is of a product that is in it, by the same
     label. What is removed before it was written is left out everywhere; what is added meanwhile may
-    be in it or not.
+    be in it or not. Vectors are only those that the network and settings of `catalogue`, as given,
+    made of the box that is written; an image that waits for another one is without.
     """
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED))
@@ -128,6 +132,7 @@ class _Parts:
     alive: Alive
     images: int = 0
     rows: int = 0
+    without: int = 0
     labels: dict[int, str] = field(default_factory=dict)
     products: IO[bytes] = field(init=False)
     gallery: IO[bytes] = field(init=False)
@@ -179,6 +184,7 @@ class _Parts:
         for view in sorted(vectors):
             self.vectors.write(vectors[view].tobytes())
             self.rows += 1
+        self.without += not vectors
         self.images += 1
 
     def finish(self, catalogue: Catalogue, archive: zipfile.ZipFile) -> None:
@@ -191,7 +197,14 @@ class _Parts:
             self._copy(self.described, out)
             out.write(b"\n]}\n")
         if self.with_vectors:
-            manifest = _manifest(catalogue, self.rows)
+            if self.without:
+                log.warning(
+                    "exported_without_vectors",
+                    catalogue=catalogue.pk,
+                    images=self.without,
+                    reason="they are not embedded, or by other settings than at the start",
+                )
+            manifest = _manifest(catalogue, self.rows, self.without)
             archive.writestr(EMBEDDINGS, json.dumps(manifest, indent=2, ensure_ascii=False))
             with archive.open(VECTORS, "w", force_zip64=True) as out:
                 shape = (self.rows, manifest["dimension"])
@@ -217,12 +230,25 @@ def _batches(catalogue: Catalogue) -> Iterator[list[GalleryImage]]:
 
 
 def _vectors(catalogue: Catalogue, batch: Sequence[GalleryImage]) -> dict[int, dict[int, Any]]:
-    """Image id -> view -> its vector as float16 (D,), bit by bit as stored."""
+    """Image id -> view -> its vector as float16 (D,), bit by bit as stored.
+
+    None for an image that is not embedded, or has another box by now than in `batch`; none at all
+    once the catalogue sees or answers otherwise. One statement, so all of that is of one moment.
+    """
+    boxes = {image.pk: (image.box, image.box_source) for image in batch}
+    space = catalogue.require_index()
+    rows = Embedding.objects.filter(
+        space=space,
+        image__in=boxes,
+        image__state=State.DONE,
+        image__catalogue__index=space,
+        image__catalogue__crop_policy=catalogue.crop_policy,
+        image__catalogue__detector=catalogue.detector,
+    ).values_list("image_id", "view", "emb", "image__box", "image__box_source")
     found: dict[int, dict[int, Any]] = {}
-    for image_id, view, vector in Embedding.objects.filter(
-        space=catalogue.require_index(), image__in=batch
-    ).values_list("image_id", "view", "emb"):
-        found.setdefault(image_id, {})[view] = np.asarray(vector, dtype="<f2")
+    for image_id, view, vector, *box in rows:
+        if tuple(box) == boxes[image_id]:
+            found.setdefault(image_id, {})[view] = np.asarray(vector, dtype="<f2")
     return found
 
 
@@ -254,7 +280,7 @@ def _head(catalogue: Catalogue, counts: dict[str, int]) -> bytes:
     )  # fmt: skip
 
 
-def _manifest(catalogue: Catalogue, rows: int) -> dict[str, Any]:
+def _manifest(catalogue: Catalogue, rows: int, without: int) -> dict[str, Any]:
     model = catalogue.require_index().feature_model
     return {
         "model": model.name,
@@ -264,6 +290,7 @@ def _manifest(catalogue: Catalogue, rows: int) -> dict[str, Any]:
         "crop_policy": catalogue.crop_policy,
         "detector": catalogue.detector,
         "rows": rows,
+        "images_without": without,
         "order": "as the images in catalogue.json, and their “vectors” (0 whole, 1 main body)",
     }
 

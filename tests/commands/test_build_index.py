@@ -101,6 +101,16 @@ def test_replace_removes_nothing_when_the_list_is_unusable(build, shop):
     assert Catalogue.objects.get().images.count() == 3
 
 
+def test_replace_removes_nothing_when_a_line_failed(build, shop):
+    build()
+    (shop / "4.png").write_bytes(png(4))
+    (shop / "gallery.txt").write_text("gone.png tea\n4.png tea\n")
+    code, out, _ = build("--replace")
+    assert code == 1
+    assert "nothing removed: 1 lines failed" in out
+    assert Catalogue.objects.get().images.count() == 4
+
+
 def no_folder(shop):
     return ("--gallery", shop / "none")
 

@@ -6,8 +6,10 @@ import zipfile
 
 import pytest
 
+from recognition.errors import TooLarge
 from recognition.models import Catalogue, Embedding, Job
-from recognition.services import catalogues
+from recognition.services import catalogues, imports
+from recognition.services.imports import places
 from tests import factories
 from tests.factories import png
 from tests.services.test_import import packed
@@ -79,6 +81,14 @@ def test_every_kind_of_source(run, catalogue, tmp_path, kind):
     code, _, err = run("import_catalogue", source, "--catalogue", catalogue.key, *more)
     assert (code, err) == (0, "")
     assert catalogue.images.get().product.label == "tea"
+
+
+def test_an_export_larger_than_an_upload_may_be_comes_back(run, archive, boss, monkeypatch):
+    monkeypatch.setattr(places, "MOST_FILES", 3)
+    with pytest.raises(TooLarge), archive.open("rb") as sent:
+        imports.settings_of(sent)
+    code, out, err = run("import_catalogue", archive, "--catalogue", "restored")
+    assert (code, err) == (0, "") and "added 5" in out
 
 
 def test_a_dry_run_changes_nothing(run, catalogue, archive):

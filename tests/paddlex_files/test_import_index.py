@@ -347,6 +347,22 @@ def test_a_folder_without_the_pictures_is_refused(catalogue, photos, built, tmp_
         import_it(catalogue, built(), **with_pictures(photos, pictures=tmp_path / "elsewhere"))
 
 
+def test_the_same_picture_twice_moves_no_id_behind_it(catalogue, index_directory, tmp_path):
+    seeds = [0, 1, 1, 2, 0, 3]
+    for number, seed in enumerate(seeds):
+        (tmp_path / f"{number}.png").write_bytes(factories.png(seed))
+    lines = "".join(f"{number}.png tea\n" for number in range(len(seeds)))
+    (tmp_path / "gallery.txt").write_text(lines)
+    embedded = StubEmbedder().embed([check(factories.png(seed)).pixels for seed in seeds])
+    directory = index_directory(embedded, ["tea"] * len(seeds))
+    for pictures, duplicates in [(4, 2), (0, 6)]:
+        imported = import_it(catalogue, directory, **with_pictures(tmp_path))
+        assert (imported.pictures, imported.duplicates) == (pictures, duplicates)
+        assert imported.renumbered == 0
+        found = catalogue.images.order_by("number").values_list("number", "source_name")
+        assert list(found) == [(n, f"{n}.png") for n in (0, 1, 3, 5)]
+
+
 def test_a_damaged_picture_leaves_its_vector(catalogue, photos, built):
     (photos / "images" / "4.png").write_bytes(b"no picture")
     imported = import_it(catalogue, built(), **with_pictures(photos))

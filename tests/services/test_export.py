@@ -169,12 +169,78 @@ def repacked(source: io.BytesIO) -> io.BytesIO:
     return out
 
 
+@pytest.mark.parametrize("views", [["whole"], [{}], [None], [[0]], [0.5]])
+def test_an_image_with_odd_vectors_is_refused_alone(full, views):
+    source = exported(full, embeddings=True)
+    with zipfile.ZipFile(source, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        told = json.loads(archive.read("catalogue.json"))
+        told["images"][1]["vectors"] = views
+        archive.writestr("catalogue.json", json.dumps(told))
+    other = factories.catalogue()
+    job = imported(other, repacked(source))
+    assert job.state == State.DONE
+    line = job.lines.get(result="error")
+    assert line.reason == "its vectors are no list of numbers"
+    others = {number: vector for number, vector in vectors(full).items() if number[0] != 2}
+    assert vectors(other) == others  # each its own, although one was left out
+
+
 def test_vectors_are_half_precision_rows_in_image_order(full):
     with zipfile.ZipFile(exported(full, embeddings=True)) as archive:
         rows = np.load(io.BytesIO(archive.read("embeddings.npy")), allow_pickle=False)
     assert (rows.shape, rows.dtype) == ((4, 64), np.float16)
     expected = vectors(full)
     assert np.array_equal(rows, np.array([expected[key] for key in sorted(expected)], np.float16))
+
+
+def without(source: io.BytesIO) -> list[int]:
+    """Numbers of the images that are written without a vector."""
+    with zipfile.ZipFile(source) as archive:
+        described = json.loads(archive.read("catalogue.json"))["images"]
+        manifest = json.loads(archive.read("embeddings.json"))
+        rows = np.load(io.BytesIO(archive.read("embeddings.npy")), allow_pickle=False)
+    bare = [image["number"] for image in described if not image["vectors"]]
+    assert (manifest["rows"], manifest["images_without"]) == (len(rows), len(bare))
+    return bare
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.RUNNING, State.FAILED])
+def test_a_vector_of_an_older_box_stays_behind(full, state):
+    image = full.images.get(number=2)
+    gallery.put_box(image, [5, 5, 20, 20])
+    image.state = state
+    image.save()
+    source = exported(full, embeddings=True)
+    assert without(source) == [2]
+    other = factories.catalogue()
+    imported(other, source)
+    assert other.images.get(number=2).state == State.PENDING
+    assert vectors(other) == {of: row for of, row in vectors(full).items() if of[0] != 2}
+
+
+def test_a_vector_of_a_newer_box_than_the_one_written_stays_behind(full, monkeypatch):
+    read = exports._vectors
+
+    def boxed_meanwhile(catalogue, batch):
+        full.images.filter(number=2).update(box=[5, 5, 20, 20])
+        return read(catalogue, batch)
+
+    monkeypatch.setattr(exports, "_vectors", boxed_meanwhile)
+    assert without(exported(full, embeddings=True)) == [2]
+
+
+@pytest.mark.parametrize("setting", ["crop_policy", "detector", "index"])
+def test_vectors_end_where_the_settings_change_meanwhile(full, monkeypatch, setting):
+    monkeypatch.setattr(exports, "_BATCH", 1)
+    model = FeatureModel.objects.create(name="other_rec", digest="0" * 64, dimension=64)
+    space = VectorIndex.objects.create(catalogue=full, feature_model=model)
+    value = {"crop_policy": "both", "detector": "other_det", "index": space}[setting]
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == 1:
+            Catalogue.objects.filter(pk=full.pk).update(**{setting: value})
+
+    assert without(exported(full, embeddings=True, written=meanwhile)) == [2, 3, 4]
 
 
 def test_two_views_and_detected_boxes_come_back(full):

@@ -344,6 +344,14 @@ def test_many_lines_cost_a_bounded_number_of_queries(
     assert GalleryImage.objects.count() == 50 and Product.objects.count() == 7
 
 
+def test_nothing_is_removed_for_a_list_of_which_a_line_failed(catalogue):
+    factories.add(catalogue, "cola", 9)
+    products.create(catalogue, "water")
+    job = imported(catalogue, packed({"gallery.txt": "a.png tea\nb.png tea\n", "a.png": png(1)}))
+    assert imports.remove_others(job) is None
+    assert catalogue.images.count() == 2 and catalogue.products.count() == 3
+
+
 def test_a_product_that_gets_its_first_picture_at_this_moment_stays(catalogue):
     job = imported(catalogue, packed({"gallery.txt": "a.png tea\n", "a.png": png(1)}))
     for label in ("cola", "water"):

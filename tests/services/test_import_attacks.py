@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import unicodedata
 import zipfile
 
 import pytest
@@ -70,6 +71,15 @@ def test_utf8_names_without_the_flag_are_read():
     assert list(Archive(io.BytesIO(data)).names()) == ["tea/é.png"]
 
 
+def test_a_name_with_an_accent_of_its_own_is_the_name_with_one_letter():
+    apart = unicodedata.normalize("NFD", "tea/Grün.png")
+    for packed_as, asked in [(apart, "tea/Grün.png"), ("tea/Grün.png", apart)]:
+        place = Archive(archive((packed_as, png(1))))
+        assert list(place.names()) == ["tea/Grün.png"]
+        with place.open(asked) as member:
+            assert member.read() == png(1)
+
+
 def test_a_name_that_comes_twice():
     with pytest.warns(UserWarning, match="Duplicate"):
         twice = archive(("a.png", png(1)), ("a.png", png(2)))
@@ -108,6 +118,22 @@ def test_too_many_members(monkeypatch):
     many = archive(*((f"{n}.png", b"") for n in range(4)))
     with pytest.raises(TooLarge, match="more than 3 files"):
         Archive(many)
+
+
+def test_a_file_of_this_machine_may_hold_more(monkeypatch):
+    monkeypatch.setattr(places, "MOST_FILES", 3)
+    monkeypatch.setattr(places, "MOST_UNPACKED", 3)
+    monkeypatch.setattr(places, "MOST_FILES_HERE", 5)
+    held = [(f"{n}.png", bytes(10)) for n in range(6)]
+    assert len(list(Archive(archive(*held[:5]), of_this_machine=True).names())) == 5
+    with pytest.raises(TooLarge, match="more than 5 files"):
+        Archive(archive(*held), of_this_machine=True)
+
+
+def test_a_bomb_on_this_machine_is_one_too():
+    bomb = archive(("a.png", bytes(200 * 2**20)), compress=zipfile.ZIP_DEFLATED)
+    with pytest.raises(TooLarge, match="unpacks to"):
+        Archive(bomb, of_this_machine=True)
 
 
 def test_a_directory_too_long_to_read(monkeypatch):

@@ -108,6 +108,7 @@ def test_the_results_of_a_line_are_there():
     "limit",
     [
         f"{places.MOST_FILES:,}",
+        f"{places.MOST_FILES_HERE:,}",
         f"{places.MOST_UNPACKED // 2**30} GiB",
         f"{places.MOST_RATIO} times",
         f"{places._RATIO_COUNTS_FROM // 2**20} MiB",

@@ -18,7 +18,7 @@ from django.utils import timezone
 from recognition import tasks
 from recognition.models import GalleryImage, Job, State
 from recognition.services import background, exports, gallery_adding, imports, jobs, recovery
-from recognition.services.imports import formats, paddlex
+from recognition.services.imports import formats, paddlex, runner
 from tests import factories
 from tests.factories import png
 from tests.processes import until
@@ -294,8 +294,6 @@ def test_files_of_old_jobs_go_and_their_reports_stay(
 
 @pytest.mark.django_db
 def test_an_unforeseen_error_fails_the_job_in_words_that_do_not_leak(catalogue, monkeypatch):
-    from recognition.services.imports import runner
-
     def fail(*_: object) -> None:
         raise RuntimeError("secret path")
 
@@ -333,6 +331,38 @@ def test_a_changed_list_begins_a_new_job(catalogue, tmp_path):
     job.refresh_from_db()
     assert other != job
     assert job.state == State.FAILED and "changed" in job.error
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("listed", [False, True])
+def test_so_does_a_changed_folder(catalogue, tmp_path, monkeypatch, listed):
+    monkeypatch.setattr(runner, "CHUNK_PICTURES", 1)
+    shop = tmp_path / "shop"
+    (shop / "tea").mkdir(parents=True)
+    for number, name in enumerate("bcd"):
+        (shop / "tea" / f"{name}.png").write_bytes(png(number))
+    listing = shop / "gallery.txt"
+    if listed:
+        listing.write_text("".join(f"tea/{name}.png tea\n" for name in "bcd"))
+
+    def interrupt(job: Job) -> None:
+        if job.done == 2:
+            raise KeyboardInterrupt
+
+    job = imports.start_here(catalogue, shop, by=None)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_here(job, interrupt)
+    assert imports.start_here(catalogue, shop, by=None) == job
+    (shop / "tea" / "a.png").write_bytes(png(9))
+    if listed:
+        listing.write_text("".join(f"tea/{name}.png tea\n" for name in "abcd"))
+    other = imports.start_here(catalogue, shop, by=None)
+    assert other != job
+    ended = jobs.run_here(other)
+    assert (ended.counts()["ok"], ended.counts()["duplicate"]) == (2, 2)
+    assert sorted(catalogue.images.values_list("source_name", flat=True)) == [
+        f"tea/{name}.png" for name in "abcd"
+    ]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -388,7 +418,6 @@ def test_what_a_job_raises_is_in_the_log_and_the_next_one_runs(media, monkeypatc
 
 @pytest.mark.django_db(transaction=True)
 def test_imports_beside_each_other_neither_wait_in_a_circle_nor_add_twice(media, monkeypatch):
-    from recognition.services.imports import runner
 
     monkeypatch.setattr(runner, "CHUNK_PICTURES", 4)
     catalogue = factories.catalogue()

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--replace",
             action="store_true",
-            help="afterwards remove whatever this list does not name",
+            help="afterwards remove whatever this list does not name, if no line of it failed",
         )
 
     def handle(self, **options: Any) -> None:

@@ -26,7 +26,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, TooLarge
-from recognition.models import Action, Catalogue, GalleryImage, Job, Product, User
+from recognition.models import Action, Catalogue, GalleryImage, Job, LineResult, Product, User
 from recognition.models.job import LOCAL_PATH, job_path
 from recognition.services import (
     audit,
@@ -38,7 +38,7 @@ from recognition.services import (
     trash,
 )
 from recognition.services.imports import items
-from recognition.services.imports.formats import ITEMS, LABELS, archive_head
+from recognition.services.imports.formats import ITEMS, LABELS, archive_head, folder_digest
 from recognition.services.imports.lines import printable
 from recognition.services.imports.site_archive import CATALOGUE_FIELDS, SPACE_FIELDS
 
@@ -173,12 +173,15 @@ def start_here(
     return job
 
 
-def remove_others(job: Job) -> tuple[int, int]:
+def remove_others(job: Job) -> tuple[int, int] | None:
     """Make the catalogue hold exactly what a finished import named.
 
     Removes the images that no line of `job` has; products left without any go to the trash.
-    Returns how many of each.
+    Returns how many of each, or None when a line failed and nothing was removed: a line that could
+    not be read has no image, and what it names would go with the rest.
     """
+    if job.lines.filter(result=LineResult.ERROR).exists():
+        return None
     catalogue = job.catalogue
     removed = 0
     others = GalleryImage.objects.filter(catalogue=catalogue).exclude(
@@ -197,10 +200,16 @@ def remove_others(job: Job) -> tuple[int, int]:
     return removed, products
 
 
-def _fingerprint(path: Path) -> list[int] | None:
-    """Size and time of a file; None for a folder, whose files may come and go."""
+def _fingerprint(path: Path) -> list[int] | str | None:
+    """What changes when line n of the source is no longer the same; None where there is none.
+
+    Size and time of a file. Of a folder a digest of its names, in the order of its lines, and of
+    the lists among them.
+    """
     try:
+        if path.is_dir():
+            return folder_digest(path)
         found = path.stat()
     except OSError:
         return None
-    return None if path.is_dir() else [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
@@ -55,9 +57,24 @@ def archive_head(source: Path | BinaryIO) -> Iterator[dict[str, Any] | None]:
             if not zipfile.is_zipfile(file):
                 yield None
                 return
-            place = stack.enter_context(closing(Archive(file)))
+            archive = Archive(file, of_this_machine=isinstance(source, Path))
+            place = stack.enter_context(closing(archive))
         name = _first(_lists(place), site_archive.CATALOGUE)
         yield None if name is None else site_archive.head(Below(place, _prefix(name)))
+
+
+def folder_digest(path: Path) -> str:
+    """SHA-256 of what decides on the lines of a folder: its names, size and time of its lists.
+
+    Raises OSError.
+    """
+    folder, digest = Folder(path), sha256()
+    for name in folder.names():
+        digest.update(os.fsencode(name) + b"\0")
+    for name in _lists(folder):
+        found = (path / name).stat()
+        digest.update(b"%d %d\0" % (found.st_size, found.st_mtime_ns))
+    return digest.hexdigest()
 
 
 def _local(stack: ExitStack, path: Path, labels: str | None, catalogue: Catalogue) -> Source:
@@ -68,9 +85,8 @@ def _local(stack: ExitStack, path: Path, labels: str | None, catalogue: Catalogu
         return _listed(stack, Path(labels), place)
     if path.is_dir():
         return _place(stack, Folder(path), catalogue)
-    return _file(
-        stack, stack.enter_context(_opened(path)), path.name, Folder(path.parent), catalogue
-    )
+    file = stack.enter_context(_opened(path))
+    return _file(stack, file, path.name, Folder(path.parent), catalogue, of_this_machine=True)
 
 
 def _listed(stack: ExitStack, labels: Path, place: Place) -> Source:
@@ -84,7 +100,13 @@ def _listed(stack: ExitStack, labels: Path, place: Place) -> Source:
 
 
 def _file(
-    stack: ExitStack, file: BinaryIO, name: str, beside: Place, catalogue: Catalogue
+    stack: ExitStack,
+    file: BinaryIO,
+    name: str,
+    beside: Place,
+    catalogue: Catalogue,
+    *,
+    of_this_machine: bool = False,
 ) -> Source:
     """A ZIP, a workbook or a CSV file, by its bytes rather than by its name."""
     head = file.read(_LONGEST_MARK)
@@ -103,7 +125,7 @@ def _file(
                 _("a gallery list came without its pictures; put both into one ZIP"), field="file"
             )
         return _manifest(file, beside)
-    archive = stack.enter_context(closing(Archive(file)))
+    archive = stack.enter_context(closing(Archive(file, of_this_machine=of_this_machine)))
     if "xl/workbook.xml" in archive:
         return _manifest(file, beside)
     return _place(stack, archive, catalogue)

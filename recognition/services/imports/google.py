@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -43,8 +44,8 @@ def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
     """One row. The label is the display name; where another product has that already the id is
     added, and where there is none it is the id.
 
-    A bucket's address (`gs://`) becomes its public https one. `labels` become attributes; a key
-    that comes several times becomes a list. Raises BadInput.
+    A bucket's address (`gs://`) becomes its public https one. `labels`, divided by commas or
+    line breaks, become attributes; a key that comes several times becomes a list. Raises BadInput.
     """
     if len(row) > len(COLUMNS):
         raise BadInput(
@@ -81,8 +82,14 @@ def understand(names: Sequence[str], row: Sequence[str]) -> Cells:
 
 
 def _attributes(labels: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in next(csv.reader([labels]), []):
+    found: dict[str, list[str]] = {}
+    try:
+        pairs = list(chain.from_iterable(csv.reader(labels.splitlines())))
+    except csv.Error as error:
+        raise BadInput(
+            _("not readable as CSV: %(why)s") % {"why": error}, field="labels"
+        ) from error
+    for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not pair.strip():
             continue
@@ -90,9 +97,5 @@ def _attributes(labels: str) -> dict[str, Any]:
             raise BadInput(
                 _("labels: “%(pair)s” is not key=value") % {"pair": pair}, field="labels"
             )
-        if key in found:
-            before = found[key] if isinstance(found[key], list) else [found[key]]
-            found[key] = [*before, value]
-        else:
-            found[key] = value
-    return found
+        found.setdefault(key, []).append(value)
+    return {key: values if len(values) > 1 else values[0] for key, values in found.items()}

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 import zipfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import count
 from typing import Any, BinaryIO, Final
 
-import openpyxl
 from django.utils.translation import gettext as _
+from openpyxl.reader.excel import ExcelReader
 from openpyxl.utils.exceptions import InvalidFileException
 
 from recognition.errors import BadInput, RecognitionError, TooLarge
 from recognition.fetch import fetch_picture
 from recognition.services.imports import columns, google
-from recognition.services.imports.lines import Line, Place, printable
+from recognition.services.imports.lines import MOST_TEXT, Line, Place, printable
+from recognition.services.imports.places import MOST_RATIO
 
 Row = tuple[int, list[str] | str]
 """Number of a row, and its cells, or the reason why there are none."""
@@ -28,7 +32,14 @@ Reader = Callable[[Sequence[str], Sequence[str]], columns.Cells]
 
 MOST_CELL: Final = 131_072
 MOST_LINE: Final = 1 << 20
+MOST_RECORD: Final = 4 * 2**20  # bytes of one row of a CSV file
+MOST_ROWS: Final = 1_048_576  # of a sheet, as in Excel
+MOST_ROW: Final = 16 * 2**20  # bytes of XML between two rows; links behind the last one are long
+MOST_TAGS: Final = 500_000
 MOST_SHARED_TEXT: Final = 256 * 2**20  # openpyxl keeps it in memory
+MOST_SHEETS: Final = 2**30
+_RATIO_COUNTS_FROM: Final = 16 * 2**20
+_SHEET: Final = re.compile(r"xl/worksheets/[^/]+\.xml", re.IGNORECASE)
 _DELIMITERS: Final = ",;\t"
 
 
@@ -58,7 +69,11 @@ def xlsx_lines(file: BinaryIO, place: Place) -> Iterator[Line]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations nobody asked for
         try:
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            reader = ExcelReader(file, read_only=True, data_only=True, keep_links=False)
+            reader.archive = _Unsized(file)
+            reader.read()
+            reader.archive.is_loaded = True
+            book = reader.wb
         except (*_DAMAGE, InvalidFileException) as error:
             raise _damaged_workbook() from error
         try:
@@ -84,8 +99,8 @@ def _with_header(rows: Iterator[Row], place: Place) -> Iterator[Line]:
         )
     lost = [name for name in names if name and not columns.is_known(name)]
     if lost:
-        note = _("not stored: %(columns)s") % {"columns": ", ".join(lost)}
-        yield Line(number, printable(", ".join(header)), note=note)
+        note = _("not stored: %(columns)s") % {"columns": _shown(lost)}
+        yield Line(number, _shown(header), note=note)
     yield from _lines(rows, names, columns.understand, place)
 
 
@@ -96,20 +111,29 @@ def _lines(
     place: Place,
     is_header: Callable[[Sequence[str]], bool] = lambda row: False,
 ) -> Iterator[Line]:
+    nothing = True
     for number, row in rows:
+        if not isinstance(row, str) and is_header(row):
+            continue
+        nothing = False
         if isinstance(row, str):
             yield Line(number, "", problem=row)
-            continue
-        shown = printable(", ".join(row))
-        if is_header(row):
             continue
         if not any(cell.strip() for cell in row):
             yield Line(number, "", note=_("blank"))
             continue
+        shown = _shown(row)
         try:
             yield _line(number, shown, understand(names, row), place)
-        except RecognitionError as error:
-            yield Line(number, shown, problem=error.message)
+        except RecognitionError as error:  # which may repeat a long cell
+            yield Line(number, shown, problem=printable(error.message))
+    if nothing:
+        raise BadInput(_("the list has no rows below its header"), field="file")
+
+
+def _shown(row: Sequence[str]) -> str:
+    """A row for the report, of no more cells and characters than it shows."""
+    return printable(", ".join(cell[:MOST_TEXT] for cell in row[:MOST_TEXT]))
 
 
 def _line(number: int, shown: str, cells: columns.Cells, place: Place) -> Line:
@@ -141,8 +165,10 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 def _csv_rows(first: bytes, rest: BinaryIO, delimiter: str) -> Iterator[Row]:
     """Rows with the number of the line they begin on; a bad one does not stop the others."""
-    reader = csv.reader(_texts(first, rest), delimiter=delimiter)
+    texts = _Texts(first, rest)
+    reader = csv.reader(texts, delimiter=delimiter)
     while True:
+        texts.begin_record()
         number = reader.line_num + 1
         try:
             row = next(reader)
@@ -157,10 +183,36 @@ def _csv_rows(first: bytes, rest: BinaryIO, delimiter: str) -> Iterator[Row]:
             yield number, row
 
 
-def _texts(first: bytes, rest: BinaryIO) -> Iterator[str]:
-    yield first.decode("utf-8-sig", "surrogateescape")
-    while line := rest.readline(MOST_LINE):
-        yield line.decode("utf-8", "surrogateescape")
+class _Texts:
+    """Lines of a CSV file. Raises BadInput in a record of more than MOST_RECORD bytes: within
+    quotation marks nobody can tell where the next one begins."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first, self._rest = first.removeprefix(BOM_UTF8), rest
+        self._line = self._begin = self._size = 0
+
+    def begin_record(self) -> None:
+        self._begin, self._size = self._line + 1, 0
+
+    def __iter__(self) -> _Texts:
+        return self
+
+    def __next__(self) -> str:
+        if self._size > MOST_RECORD:
+            raise BadInput(
+                _(
+                    "the row that begins in line %(line)s has more than %(most)s bytes; its "
+                    "closing quotation mark may be missing"
+                )
+                % {"line": self._begin, "most": f"{MOST_RECORD:,}"},
+                field="file",
+            )
+        line, self._first = self._first or self._rest.readline(MOST_LINE), b""
+        if not line:
+            raise StopIteration
+        self._line += 1
+        self._size += len(line)
+        return line.decode("utf-8", "surrogateescape")
 
 
 def _refuse_other_encodings(start: bytes) -> None:
@@ -171,17 +223,68 @@ def _refuse_other_encodings(start: bytes) -> None:
 
 
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
+    """Rows that are not blank: a sheet may name its millionth row and none before."""
+    sheet.reset_dimensions()  # some programs write A1, whatever there is
+    part = _SheetPart(sheet._get_source())
+    sheet._get_source = lambda: part
     rows = sheet.iter_rows(values_only=True)
-    number = 0
-    while True:
-        number += 1
+    for number in count(1):
+        part.begin_row()
         try:
             row = next(rows)
         except StopIteration:
             return
         except _DAMAGE as error:
             raise _damaged_workbook() from error
-        yield number, [_cell(value) for value in row]
+        if number > MOST_ROWS:
+            raise BadInput(
+                _("the sheet names a row above %(most)s, the last that Excel knows")
+                % {"most": f"{MOST_ROWS:,}"},
+                field="file",
+            )
+        cells = [_cell(value) for value in row]
+        if any(cell.strip() for cell in cells):
+            yield number, cells
+
+
+class _Unsized(zipfile.ZipFile):
+    """A workbook whose sheets are empty until it is loaded.
+
+    openpyxl looks into all of them for their size then, if need be to the end.
+    """
+
+    is_loaded = False
+
+    def open(self, name: Any, *args: Any, **options: Any) -> Any:
+        if not self.is_loaded and isinstance(name, str) and _SHEET.fullmatch(name):
+            return io.BytesIO(b"<worksheet/>")
+        return super().open(name, *args, **options)
+
+
+class _SheetPart:
+    """The XML of a sheet. Reading it raises TooLarge for more than MOST_ROW bytes or MOST_TAGS
+    tags of one row, all of which openpyxl would keep."""
+
+    def __init__(self, part: BinaryIO) -> None:
+        self._part = part
+        self._size = self._tags = 0
+
+    def begin_row(self) -> None:
+        self._size = self._tags = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._part.read(size)
+        self._size += len(data)
+        self._tags += data.count(b"<")
+        if self._size > MOST_ROW or self._tags > MOST_TAGS:
+            raise _unpacks_to_too_much()
+        return data
+
+    def __enter__(self) -> _SheetPart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._part.close()
 
 
 def _cell(value: Any) -> str:
@@ -212,14 +315,28 @@ _DAMAGE: Final = (
 
 
 def _refuse_bombs(file: BinaryIO) -> None:
+    size = file.seek(0, io.SEEK_END)
+    sheets = others = 0
     try:
         with zipfile.ZipFile(file) as book:
-            text = sum(info.file_size for info in book.infolist() if "sheets/" not in info.filename)
+            for info in book.infolist():
+                if _SHEET.fullmatch(info.filename):
+                    sheets += info.file_size
+                else:
+                    others += info.file_size
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _damaged_workbook() from error
-    if text > MOST_SHARED_TEXT:
-        raise TooLarge(_("the workbook unpacks to too much; send it as CSV"), field="file")
+    if (
+        sheets > MOST_SHEETS
+        or others > MOST_SHARED_TEXT
+        or sheets + others > max(_RATIO_COUNTS_FROM, MOST_RATIO * size)
+    ):
+        raise _unpacks_to_too_much()
     file.seek(0)
+
+
+def _unpacks_to_too_much() -> TooLarge:
+    return TooLarge(_("the workbook unpacks to too much; send it as CSV"), field="file")
 
 
 def _damaged_workbook() -> BadInput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from recognition.errors import BadInput, TooLarge
 from recognition.services.imports.lines import Place, printable
 
 MOST_FILES: Final = 250_000
+MOST_FILES_HERE: Final = 10_000_000
 MOST_UNPACKED: Final = 200 * 2**30
 MOST_RATIO: Final = 200  # pictures hardly shrink; a bomb does by a thousand
 _RATIO_COUNTS_FROM: Final = 100 * 2**20
@@ -63,13 +65,17 @@ class Archive:
 
     Raises BadInput when it is no ZIP or damaged, TooLarge for more than MOST_FILES files, for one
     that unpacks to more than MOST_UNPACKED bytes or to MOST_RATIO times its size, and for files
-    that overlap (one kilobyte that unpacks to many). A single bad member is refused alone, when it
-    is opened: outside paths, links, archives, encryption, names that are not UTF-8.
+    that overlap (one kilobyte that unpacks to many). One `of_this_machine`, named by whoever may
+    run commands here, may hold MOST_FILES_HERE and unpack to any size within the ratio. A single
+    bad member is refused alone, when it is opened: outside paths, links, archives, encryption,
+    names that are not UTF-8.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, of_this_machine: bool = False) -> None:
+        most_files = MOST_FILES_HERE if of_this_machine else MOST_FILES
+        most_unpacked = None if of_this_machine else MOST_UNPACKED
         size = file.seek(0, os.SEEK_END)
-        _refuse_long_directory(file, size)
+        _refuse_long_directory(file, size, most_files)
         try:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -78,7 +84,7 @@ class Archive:
             ) from error
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._refused: dict[str, str] = {}
-        self._judge(size)
+        self._judge(size, most_files, most_unpacked)
 
     def close(self) -> None:
         self._zip.close()
@@ -102,12 +108,13 @@ class Archive:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
-    def _judge(self, size: int) -> None:
+    def _judge(self, size: int, most_files: int, most_unpacked: int | None) -> None:
         infos = self._zip.infolist()
-        if len(infos) > MOST_FILES:
-            raise _too_many_files()
+        if len(infos) > most_files:
+            raise _too_many_files(most_files)
         unpacked = sum(info.file_size for info in infos)
-        if unpacked > MOST_UNPACKED or unpacked > max(_RATIO_COUNTS_FROM, MOST_RATIO * size):
+        by_ratio = max(_RATIO_COUNTS_FROM, MOST_RATIO * size)
+        if unpacked > by_ratio or (most_unpacked is not None and unpacked > most_unpacked):
             raise TooLarge(
                 _(
                     "the archive of %(size)s bytes unpacks to %(unpacked)s bytes, which pictures "
@@ -191,7 +198,8 @@ class Below:
 
 
 def _normal(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
+    # A Mac packs é as e and an accent, lists are mostly typed with the one letter.
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 
 
 def _judged(info: zipfile.ZipInfo) -> tuple[str, str]:
@@ -219,7 +227,7 @@ def _judged(info: zipfile.ZipInfo) -> tuple[str, str]:
     return name, ""
 
 
-def _refuse_long_directory(file: BinaryIO, size: int) -> None:
+def _refuse_long_directory(file: BinaryIO, size: int, most_files: int) -> None:
     """Before zipfile reads it: a directory of millions of files would fill the memory.
 
     The end record is trusted no further than zipfile itself trusts it.
@@ -235,14 +243,13 @@ def _refuse_long_directory(file: BinaryIO, size: int) -> None:
     if tail[at - 20 : at - 16] == b"PK\x06\x07" and record[:4] == b"PK\x06\x06":
         (length,) = struct.unpack_from("<Q", record, 40)
     file.seek(0)
-    if length > MOST_FILES * _AVERAGE_ENTRY or length // _DIRECTORY_ENTRY > 8 * MOST_FILES:
-        raise _too_many_files()
+    if length > most_files * _AVERAGE_ENTRY or length // _DIRECTORY_ENTRY > 8 * most_files:
+        raise _too_many_files(most_files)
 
 
-def _too_many_files() -> TooLarge:
+def _too_many_files(most: int) -> TooLarge:
     return TooLarge(
-        _("the archive holds more than %(most)s files; send it in parts")
-        % {"most": f"{MOST_FILES:,}"},
+        _("the archive holds more than %(most)s files; send it in parts") % {"most": f"{most:,}"},
         field="file",
     )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, BinaryIO, Final
 
 import ijson
@@ -106,11 +106,12 @@ def _image(number: int, item: Any, place: Place, vectors: Iterator[_Row] | None)
         why = _("it is no image with a path and a label")
         return Line(number, printable(str(item)), problem=why)
     # Taken from the stream even if the line fails later: the next image has the next rows.
-    own = {
-        int(view): row
-        for view in item.get("vectors", [])
-        if vectors is not None and (row := next(vectors, None)) is not None
-    }
+    views = item.get("vectors", [])
+    rows = list(islice(vectors, len(views))) if vectors is not None else []
+    if not all(isinstance(view, int) for view in views):
+        why = _("its vectors are no list of numbers")
+        return Line(number, printable(f"{item['path']}\t{item['label']}"), problem=why)
+    own = dict(zip(views, rows, strict=False))
     usable = own and all(view in View.values for view in own)
     vector_id, checksum = item.get("number"), str(item.get("checksum", ""))
     return Line(

@@ -49,6 +49,9 @@ class IndexEntry:
     path: str | None
 
 
+_Pictured = tuple[IndexEntry, images.Picture]
+
+
 def chunks(content: IndexContent, paths: Mapping[int, str]) -> Iterator[list[IndexEntry]]:
     """By ascending id, with pictures or without, and with pictures only consecutive ids."""
     chunk: list[IndexEntry] = []
@@ -76,7 +79,7 @@ class Adding:
 
     def add_pictures(self, chunk: Sequence[IndexEntry], place: Folder) -> None:
         """Entries of consecutive ids with their pictures; one that cannot be used comes bare."""
-        run: list[tuple[IndexEntry, images.Picture]] = []
+        run: list[_Pictured] = []
         size = 0
         for entry in chunk:
             try:
@@ -94,7 +97,26 @@ class Adding:
                 run, size = [], 0
         self._add_run(run)
 
-    def _add_run(self, run: Sequence[tuple[IndexEntry, images.Picture]]) -> None:
+    def _add_run(self, run: Sequence[_Pictured]) -> None:
+        """Without what its product has already: that takes no id, and all behind it would move."""
+        there = set(
+            GalleryImage.objects.filter(
+                catalogue=self._catalogue, checksum__in=[picture.checksum for _, picture in run]
+            ).values_list("product__label", "checksum")
+        )
+        part: list[_Pictured] = []
+        for entry, picture in run:
+            pair = (clean_label(entry.label), picture.checksum)
+            if pair in there:
+                self.duplicates += 1
+                self._add_part(part)
+                part = []
+            else:
+                there.add(pair)
+                part.append((entry, picture))
+        self._add_part(part)
+
+    def _add_part(self, run: Sequence[_Pictured]) -> None:
         if not run:
             return
         new = [
