@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import django_filters
-from django.db.models import QuerySet
+from django import forms
+from django.db.models import BigIntegerField, QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
@@ -146,12 +147,20 @@ class ImageChange(Target):
     )
 
 
+class NumbersFilter(django_filters.BaseInFilter):
+    field_class = forms.IntegerField
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(min_value=0, max_value=BigIntegerField.MAX_BIGINT, **options)
+
+
 class ImageFilter(django_filters.FilterSet):
     state = django_filters.MultipleChoiceFilter(choices=State.choices)
     product = django_filters.NumberFilter(field_name="product_id", label="Id of the product.")
     label = django_filters.CharFilter(field_name="product__label", label="The whole label.")
     external_id = django_filters.CharFilter(label="Your own id of it.")
     checksum = django_filters.CharFilter(label="SHA-256 of the file sent.")
+    number = NumbersFilter(label="One or more numbers, with commas between them.")
     created_after = MomentFilter(
         field_name="created_at", lookup_expr="gte", label="Added then or later (ISO 8601)."
     )

@@ -135,16 +135,18 @@ class AsyncPipeline:
             body["catalogue"] = name
         bar = Bar("build", len(pairs), shown=self._progress)
         key = ""
+        ids: list[int] = []
         try:
             async for chunk in _chunks(pairs):
                 if not key:
                     body |= {"imageLabelPairs": chunk, "wait": False}
                     # Sent again after a broken connection it might make two indexes.
-                    made = await self.transport.paddlex("shitu-index-build", body, again=False)
-                    key = made["indexKey"]
+                    answer = await self.transport.paddlex("shitu-index-build", body, again=False)
+                    key = answer["indexKey"]
                 else:
-                    await self._add(key, chunk)
-            await self._embedded(key, bar)
+                    answer = await self._add(key, chunk)
+                ids += answer["ids"]
+            await self._embedded(key, ids, bar)
         except BaseException as error:
             if key:
                 await _undone(error, self._forget(key), f"the index {key} is left on the server")
@@ -164,16 +166,18 @@ class AsyncPipeline:
         await self._signed_in()
         key = await self.key_of(index)
         bar = Bar("append", len(pairs), shown=self._progress)
-        added: list[int] = []
+        ids: list[int] = []
+        new: list[int] = []
         try:
             async for chunk in _chunks(pairs):
-                added += await self._add(key, chunk)
-            if pairs:
-                await self._embedded(key, bar)
+                answer = await self._add(key, chunk)
+                ids += answer["ids"]
+                new += answer["newIds"]
+            await self._embedded(key, ids, bar)
         except BaseException as error:
-            if added:
-                left = f"{len(added)} pictures are left in the index {key}"
-                await _undone(error, self._remove(key, added), left)
+            if new:
+                left = f"{len(new)} pictures are left in the index {key}"
+                await _undone(error, self._remove(key, new), left)
             raise
         finally:
             bar.end()
@@ -277,9 +281,12 @@ class AsyncPipeline:
         """Find out before anything goes up that the native API lets us in. Raises ServerError."""
         await self.transport.native("GET", "/api/v1/catalogues?fields=key&limit=1")
 
-    async def _add(self, key: str, chunk: list[dict[str, str]]) -> list[int]:
+    async def _add(self, key: str, chunk: list[dict[str, str]]) -> dict[str, Any]:
+        # Sent again after a broken connection it stores nothing twice. What the lost answer called
+        # new is not called so then, and so is left where it is should the rest fail.
         body = {"imageLabelPairs": chunk, "indexKey": key, "wait": False}
-        return list((await self.transport.paddlex("shitu-index-add", body))["ids"])
+        answer: dict[str, Any] = await self.transport.paddlex("shitu-index-add", body)
+        return answer
 
     async def _remove(self, key: str, ids: Sequence[int]) -> None:
         await self.transport.paddlex("shitu-index-remove", {"ids": list(ids), "indexKey": key})
@@ -287,22 +294,37 @@ class AsyncPipeline:
     async def _forget(self, key: str) -> None:
         await self.transport.native("DELETE", f"/api/v1/catalogues/{key}")
 
-    async def _embedded(self, key: str, bar: Bar) -> None:
-        """Wait until the workers are through; raises ServerError naming what they could not do."""
-        path, pause = f"/api/v1/catalogues/{key}", _LOOK_EVERY
-        while True:
-            images = (await self.transport.native("GET", f"{path}/statistics")).json()["images"]
-            bar.at(images["done"])
-            if not images["pending"] and not images["running"]:
-                break
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.2, _LOOK_SELDOM)
-        if images["failed"]:
-            rows = (await self.transport.native("GET", f"{path}/images?state=failed")).json()
-            reasons = [f"id {row['number']}: {row['error']}" for row in rows["results"][:_SHOWN]]
+    async def _embedded(self, key: str, ids: Sequence[int], bar: Bar) -> None:
+        """Wait until the workers are through with these; raises ServerError naming what they could
+        not do. Workers take the oldest first, so one page of them is looked at until it is done."""
+        left, pause = list(dict.fromkeys(ids)), _LOOK_EVERY
+        failed: list[str] = []
+        while left:
+            page, later = left[:_PAGE], left[_PAGE:]
+            rows = await self._not_embedded(key, page)
+            waiting = [row["number"] for row in rows if row["state"] != "failed"]
+            failed += [
+                f"id {row['number']}: {row['error']}" for row in rows if row["state"] == "failed"
+            ]
+            left = waiting + later
+            bar.at(len(ids) - len(left))
+            if waiting:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.2, _LOOK_SELDOM)
+        if failed:
             raise ServerError(
-                f"{images['failed']} pictures could not be embedded ({'; '.join(reasons)})"
+                f"{len(failed)} pictures could not be embedded ({'; '.join(failed[:_SHOWN])})"
             )
+
+    async def _not_embedded(self, key: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Those of at most a page of ids that failed, or have not been embedded yet."""
+        path = (
+            f"/api/v1/catalogues/{key}/images?number={','.join(map(str, ids))}"
+            "&state=pending&state=running&state=failed"
+            f"&fields=number,state,error&ordering=number&limit={_PAGE}"
+        )
+        answer = await self.transport.native("GET", path)
+        return list(answer.json()["results"])
 
 
 async def _undone(error: BaseException, undo: Coroutine[Any, Any, None], left: str) -> None:

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from recognition import languages
 from recognition.currencies import CURRENCIES
-from recognition.models.catalogue import Catalogue, InCatalogueQuerySet, ShownLabel
+from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
 
 MAX_ATTRIBUTES = 200
 MAX_KEY = 64
@@ -262,10 +262,3 @@ class Product(models.Model):
     def page_name(self) -> str:
         """Its name in the language of the page that is being made, else its label."""
         return self.name_in([get_language() or settings.LANGUAGE_CODE])
-
-    def shown(self, kind: str) -> str:
-        """What a client that knows one name only is told; the label where that one is empty."""
-        return {
-            ShownLabel.SKU: self.sku,
-            ShownLabel.EXTERNAL_ID: self.external_id,
-        }.get(ShownLabel(kind), "") or self.label

@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -25,7 +22,6 @@ from recognition.gallery_list import clean_label
 from recognition.images import Picture
 from recognition.models import (
     Catalogue,
-    Detection,
     GalleryImage,
     Job,
     Metric,
@@ -35,7 +31,6 @@ from recognition.models import (
     User,
     Worker,
 )
-from recognition.models.prepared import prepared
 from recognition.services import (
     backpressure,
     bell,
@@ -43,6 +38,7 @@ from recognition.services import (
     embed_jobs,
     gallery,
     gallery_adding,
+    gallery_embedding,
     pipeline_config,
     queries,
     saved_indexes,
@@ -88,9 +84,16 @@ def load(image: str) -> Picture:
     As in PaddleX, what begins with http:// or https:// and names a host is a URL. Raises BadImage,
     TooLarge, FetchRefused.
     """
-    if image.startswith(("http://", "https://")) and urlsplit(image).netloc:
+    if image.startswith(("http://", "https://")) and _names_host(image):
         return images.check(fetch.fetch_picture(image), name=image[:200])
     return images.check(images.from_base64(image))
+
+
+def _names_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).netloc)
+    except ValueError:  # half an IPv6 address, for instance: a bad one, as `fetch` says
+        return True
 
 
 def find(user: User, key: str | None, role: Role) -> Catalogue:
@@ -141,8 +144,8 @@ def build(
     metric: str | None = None,
     index_type: str | None = None,
     wait: bool = True,
-) -> tuple[Catalogue, list[int]]:
-    """Make a catalogue of `user` from pictures; returns it and their vector ids, in order.
+) -> tuple[Catalogue, list[Added]]:
+    """Make a catalogue of `user` from pictures; returns it and what became of each, in order.
 
     All or nothing: a picture that cannot be used is named, and no catalogue is made. Raises
     BadInput, Conflict for a `name` that is taken, Unfinished, EngineFailed.
@@ -167,32 +170,34 @@ def build(
     if wait:
         labels = [one.label for one in new]
         _wait(catalogue, added, labels, by=user, undo=lambda: catalogues.remove(catalogue))
-    return catalogue, [one.image.number for one in added]
+    return catalogue, added
 
 
-def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = True) -> list[int]:
-    """Add pictures; returns their vector ids, in order.
+def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = True) -> list[Added]:
+    """Add pictures; returns what became of each, in order.
 
     All or nothing, as `build`. A picture that its product has already is not stored again: its old
-    id comes back. Raises BadInput, LimitReached, Unfinished, EngineFailed.
+    id comes back, and if it could not be embedded then, that is tried once more. Raises BadInput,
+    LimitReached, Unfinished, EngineFailed.
     """
     backpressure.check_images(catalogue)
     new = _loaded(pairs)
     added = gallery_adding.add_images(catalogue, new, by=by)
+    gallery_embedding.retry(one.image for one in added if one.image.state == State.FAILED)
     if wait:
         created = [one.image for one in added if one.created]
         labels = [one.label for one in new]
         _wait(
             catalogue, added, labels, by=by, undo=lambda: gallery.remove_images(catalogue, created)
         )
-    return [one.image.number for one in added]
+    return added
 
 
 def remove(catalogue: Catalogue, ids: Sequence[int]) -> list[int]:
     """Remove images by vector id; returns the ids that were unknown, which is no error."""
     known = [number for number in ids if 0 <= number <= _LARGEST_ID]
     _, unknown = gallery.remove_numbers(catalogue, known)
-    missing = {*unknown, *(number for number in ids if number not in known)}
+    missing = {*unknown, *(number for number in ids if not 0 <= number <= _LARGEST_ID)}
     return [number for number in dict.fromkeys(ids) if number in missing]
 
 
@@ -210,13 +215,14 @@ def contents(catalogue: Catalogue, among: Sequence[int] | None = None) -> Conten
         if among is None:
             return Contents(count, None)
         rows = rows.filter(number__in=among)
-        return Contents(count, _labels(rows))
-    labels = _labels(rows)  # counted again: somebody may add between the two statements
+        return Contents(count, _labels(catalogue, rows))
+    labels = _labels(catalogue, rows)  # counted again: somebody may add between the two statements
     return Contents(len(labels), labels)
 
 
-def _labels(rows: QuerySet[GalleryImage]) -> dict[int, str]:
-    return dict(rows.order_by("number").values_list("number", "product__label"))
+def _labels(catalogue: Catalogue, rows: QuerySet[GalleryImage]) -> dict[int, str]:
+    label = queries.shown_label(catalogue.shown_label, product="product", label="product__label")
+    return dict(rows.order_by("number").values_list("number", label))
 
 
 def ask(
@@ -283,7 +289,8 @@ def _wait(
     by: User,
     undo: Callable[[], object],
 ) -> None:
-    """Wait until all are embedded. When the workers could not embed one, `undo` and raise.
+    """Wait until all are embedded. When the workers could not embed one, raise; if it is new,
+    `undo` before.
 
     Over the time a job is made that follows the rest, and Unfinished raised.
     """
@@ -299,14 +306,20 @@ def _wait(
             if time.monotonic() >= deadline:
                 raise _unfinished(embed_jobs.start(catalogue, added, labels, by=by), added)
             sleep(deadline)
-    failed = rows.filter(pk__in=ids, state=State.FAILED).order_by("pk").first()
-    if failed is not None:
-        position = ids.index(failed.pk)
-        undo()
-        raise EngineFailed(
-            f"imageLabelPairs[{position}].image could not be embedded, so nothing was added: "
-            f"{failed.error}"
-        )
+    failed = dict(rows.filter(pk__in=ids, state=State.FAILED).values_list("pk", "error"))
+    for position, one in enumerate(added):
+        if one.created and one.image.pk in failed:
+            undo()
+            raise EngineFailed(
+                f"imageLabelPairs[{position}].image could not be embedded, so nothing was added: "
+                f"{failed[one.image.pk]}"
+            )
+    for position, pk in enumerate(ids):
+        if pk in failed:
+            raise EngineFailed(
+                f"imageLabelPairs[{position}].image is in the index from before and could not be "
+                f"embedded this time either; all the others are in: {failed[pk]}"
+            )
 
 
 def _unfinished(job: Job, added: Sequence[Added]) -> Unfinished:
@@ -318,22 +331,4 @@ def _unfinished(job: Job, added: Sequence[Added]) -> Unfinished:
         f"again{idle}; job {job.key} says how far it is",
         job,
         [one.image.number for one in added],
-    )
-
-
-def answer_of(
-    query: RecognitionQuery,
-) -> list[tuple[list[float], float, list[tuple[str, float]]]]:
-    """Each detection of an answered question: corners, detection score, `(label, score)` list."""
-    return [
-        (corners, det_score, [(row[6], row[7]) for row in found if row[6] is not None])
-        for (_, *corners, det_score), found in groupby(_found(query.pk), itemgetter(*range(6)))
-    ]
-
-
-@prepared
-def _found(query: int) -> QuerySet[Detection, Any]:
-    rows = Detection.objects.filter(query=query).order_by("position", "matches__rank")
-    return rows.values_list(
-        "position", "x1", "y1", "x2", "y2", "det_score", "matches__label", "matches__score"
     )

@@ -6,20 +6,20 @@ from typing import cast
 
 from recognition import drawing, images
 from recognition.drawing import AnnotatedBox, Kind
-from recognition.models import RecognitionQuery
-from recognition.services import files
+from recognition.models import RecognitionQuery, ShownLabel
+from recognition.services import files, queries
 
 
-def annotated(query: RecognitionQuery) -> bytes:
-    """JPEG of the picture asked about with a box and the best label of every detection."""
+def annotated(query: RecognitionQuery, *, shown: str = ShownLabel.LABEL) -> bytes:
+    """JPEG of the picture asked about with a box and the best label of every detection.
+
+    `shown` (a ShownLabel) says what stands for the label; PaddleX clients get the catalogue's.
+    """
     boxes = []
-    for detection in query.detections.prefetch_related("matches"):
-        best = next(iter(detection.matches.all()), None)
-        kind = cast("Kind", detection.status)
-        text = f"{best.label} {best.score:.2f}" if best else "?"
-        boxes.append(
-            AnnotatedBox(detection.x1, detection.y1, detection.x2, detection.y2, text, kind)
-        )
+    for region in queries.answer_of(query, shown):
+        text = "{} {:.2f}".format(*region.matches[0]) if region.matches else "?"
+        x1, y1, x2, y2 = region.corners
+        boxes.append(AnnotatedBox(x1, y1, x2, y2, text, cast("Kind", region.status)))
     pixels = images.decode(files.read(query.file.name))
     return drawing.to_jpeg(drawing.annotate(pixels, boxes))
 

@@ -6,19 +6,33 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Coalesce, NullIf
 from django.utils.translation import gettext as _
 
 from recognition import tasks
 from recognition.errors import AnswerTimeout, BadInput, Conflict, RecognitionError
 from recognition.images import Picture, check_box
-from recognition.models import Action, Catalogue, Match, RecognitionQuery, State, User
+from recognition.models import (
+    Action,
+    Catalogue,
+    Detection,
+    Metric,
+    RecognitionQuery,
+    ShownLabel,
+    State,
+    User,
+)
 from recognition.models.prepared import prepared
 from recognition.models.query import query_path
+from recognition.search import ranking
 from recognition.services import audit, backpressure, bell, files, filtering, quotas
 
 MOST_TOP_K = 100
@@ -186,7 +200,12 @@ def best_labels(query: RecognitionQuery) -> list[str]:
     against 0.558 Recall@1 on the grocery photos).
     """
     answers = [list(one.matches.all()) for one in query.detections.prefetch_related("matches")]
-    best = max(filter(None, answers), key=lambda matches: matches[0].score, default=[])
+    metric = Metric(query.answered_with.get("metric", Metric.IP))
+    best = max(
+        filter(None, answers),
+        key=lambda matches: ranking.similarity(matches[0].score, metric),
+        default=[],
+    )
     return [match.label for match in best]
 
 
@@ -238,28 +257,69 @@ def ask_all(
         yield next_answer()
 
 
-def shown_label(query: RecognitionQuery, match: Match) -> str:
-    """What PaddleX clients are told: label, SKU ... as the catalogue says."""
-    if match.product is None:
-        return match.label
-    return match.product.shown(query.catalogue.shown_label)
+def shown_label(kind: str, *, product: str, label: str) -> Combinable:
+    """What a client that knows one name only is told of a product, for a queryset.
+
+    `kind` is a ShownLabel, `product` the path to the product, `label` the path to the label, which
+    stands in where the product has no such name, or is gone.
+    """
+    if kind == ShownLabel.LABEL:
+        return F(label)
+    return Coalesce(NullIf(F(f"{product}__{kind}"), Value("")), F(label))
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A detection of an answered question. `corners` are `[x1, y1, x2, y2]` in pixels, `matches`
+    `(label, score)`, the best first."""
+
+    corners: list[float]
+    det_score: float
+    status: str
+    matches: list[tuple[str, float]]
+
+
+def answer_of(query: RecognitionQuery, shown: str) -> list[Region]:
+    """The answer of a question in one statement, with the labels that `shown` (a ShownLabel) asks
+    for."""
+    return [
+        Region(corners, det_score, status, [row[7:] for row in rows if row[7] is not None])
+        for (_, *corners, det_score, status), rows in groupby(
+            _regions(query.pk, shown=shown), itemgetter(*range(7))
+        )
+    ]
+
+
+@prepared
+def _regions(query: int, *, shown: str) -> QuerySet[Detection, Any]:
+    rows = Detection.objects.filter(query=query).order_by("position", "matches__rank")
+    return rows.values_list(
+        "position",
+        "x1",
+        "y1",
+        "x2",
+        "y2",
+        "det_score",
+        "status",
+        shown_label(shown, product="matches__product", label="matches__label"),
+        "matches__score",
+    )
 
 
 def paddlex_result(query: RecognitionQuery, *, input_path: str | None = None) -> dict[str, Any]:
     """PaddleX's `ShiTuResult.json` of an answered query.
 
     `{"res": {"input_path", "boxes": [{"labels", "rec_scores", "det_score", "coordinate"}]}}`; a box
-    that matches nothing has `[None]` for labels and scores, as PaddleX writes it.
+    that matches nothing has `[None]` for labels and scores, as PaddleX writes it. Labels are what
+    the catalogue's `shown_label` says.
     """
-    boxes: list[dict[str, Any]] = []
-    for detection in query.detections.prefetch_related("matches__product"):
-        matches = list(detection.matches.all())
-        boxes.append(
-            {
-                "labels": [shown_label(query, match) for match in matches] or [None],
-                "rec_scores": [match.score for match in matches] or [None],
-                "det_score": detection.det_score,
-                "coordinate": detection.coordinate,
-            }
-        )
+    boxes = [
+        {
+            "labels": [label for label, _ in region.matches] or [None],
+            "rec_scores": [score for _, score in region.matches] or [None],
+            "det_score": region.det_score,
+            "coordinate": region.corners,
+        }
+        for region in answer_of(query, query.catalogue.shown_label)
+    ]
     return {"res": {"input_path": input_path or query.source_name, "boxes": boxes}}

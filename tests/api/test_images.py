@@ -183,8 +183,11 @@ def test_they_are_listed_by_state_product_and_time(editor, url, catalogue):
     assert found(state=["failed", "pending"]) == [coffee.number, tea.number]
     assert found(label="tea") == found(product=tea.product_id) == [tea.number]
     assert found(checksum=tea.checksum) == [tea.number]
+    assert found(number=f"{coffee.number},{2**63 - 1}") == [coffee.number]
+    assert found(number=f"{coffee.number},{tea.number}") == [coffee.number, tea.number]
     assert found(created_before="2020-01-01T00:00:00Z") == []
-    assert editor.get(url("images"), {"state": "sleeping"}).status_code == 400
+    for wrong in ({"state": "sleeping"}, {"number": "1,x"}, {"number": "1.5"}, {"number": 2**63}):
+        assert editor.get(url("images"), wrong).status_code == 400
     shown = editor.get(url("images", coffee.number)).json()
     assert shown["error"] == "its file is damaged"
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.paddlex.cases import GALLERY, PICTURES, RECORDED
 from tests.paddlex.conftest import (  # noqa: F401  (fixtures)
+    local,
     paddlex_settings,
     serve,
     someone,

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recognition.client import ServerError, create_async_pipeline, create_pipeline
-from recognition.models import Catalogue
-from tests import processes
+from recognition.client import ServerError, asynchronous, create_async_pipeline, create_pipeline
+from recognition.errors import EngineFailed
+from recognition.models import Catalogue, GalleryImage, State
+from recognition.services import indexing
+from tests import factories, processes
 from tests.paddlex.cases import GALLERY
 
 SCORE, PIXELS = 5e-4, 0.05
@@ -118,3 +120,51 @@ def test_a_gallery_goes_up_whole_or_not_at_all(serve, someone, token, pictures):
         pipeline.append_index(many, labels, index)
     assert index.id_map == {0: "a"}  # the first request of the two had gone through
     pipeline.close()
+
+
+@pytest.fixture
+def three(local, live_server, token, tmp_path):
+    """A pipeline, an index of pictures 0 and 1, and the paths of pictures 0, 1 and 2."""
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(factories.png(seed))
+    names = [str(path) for path in paths]
+    with create_pipeline(live_server.url, token=token) as pipeline:
+        yield pipeline, pipeline.build_index(names[:2], ["tea"] * 2), names
+
+
+def test_appending_in_vain_leaves_what_was_there_before(three, tmp_path, monkeypatch):
+    pipeline, index, names = three
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    monkeypatch.setattr(asynchronous, "_CHUNK_PICTURES", 3)
+    with pytest.raises(ServerError, match=r"imageLabelPairs\[0\].image"):
+        pipeline.append_index([*names, str(tmp_path / "bad.png")], ["tea"] * 4, index)
+    assert index.id_map == {0: "tea", 1: "tea"}
+
+
+def test_appending_does_not_care_about_other_pictures(three, monkeypatch):
+    async def sleep(seconds: float) -> None:
+        raise AssertionError("it waits for others")
+
+    monkeypatch.setattr(asynchronous.asyncio, "sleep", sleep)
+    pipeline, index, names = three
+    GalleryImage.objects.filter(number=0).update(state=State.FAILED, error="it was damaged")
+    GalleryImage.objects.filter(number=1).update(state=State.RUNNING)
+    pipeline.append_index(names[2:], ["cola"], index)
+    assert index.id_map == {0: "tea", 1: "tea", 2: "cola"}
+
+
+def test_appending_what_cannot_be_embedded_is_taken_back(three, monkeypatch):
+    class Broken:
+        def embed(self, *args, **options) -> None:
+            raise EngineFailed("the network is on fire")
+
+    pipeline, index, names = three
+    GalleryImage.objects.filter(number=0).update(state=State.FAILED, error="it was damaged")
+    with monkeypatch.context() as broken:
+        broken.setattr(indexing, "get_runtime", Broken)
+        with pytest.raises(ServerError, match="2 pictures could not .*id 0: .*on fire.*id 2"):
+            pipeline.append_index([names[0], names[2]], ["tea", "tea"], index)
+    assert index.id_map == {0: "tea", 1: "tea"}
+    pipeline.append_index([names[0], names[2]], ["tea", "tea"], index)  # the old one, too
+    assert set(GalleryImage.objects.values_list("state", flat=True)) == {State.DONE}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from recognition.client import (
     ServerError,
+    asynchronous,
     create_async_pipeline,
     create_pipeline,
     transport,
@@ -133,15 +134,16 @@ def test_that_nobody_is_there_is_said_once(waits, capsys):
     )
 
 
-def building(handle) -> None:
-    """Build an index of one picture on a server that answers as `handle` says."""
+def building(handle, pictures: int = 1) -> None:
+    """Build an index of pictures on a server that answers as `handle` says."""
 
     async def run() -> None:
         async with create_async_pipeline("http://host") as pipeline:
             pipeline.transport._http = httpx.AsyncClient(
                 transport=httpx.MockTransport(handle), base_url="http://host"
             )
-            await pipeline.build_index([Image.new("RGB", (8, 8))], ["tea"])
+            images = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(pictures)]
+            await pipeline.build_index(images, ["tea"] * pictures)
 
     asyncio.run(run())
 
@@ -162,7 +164,7 @@ def test_without_a_token_nothing_goes_up_where_the_site_wants_one():
 def test_what_cannot_be_taken_back_does_not_hide_why():
     def handle(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
-            return httpx.Response(200, json={"result": {"indexKey": "k1"}})
+            return httpx.Response(200, json={"result": {"indexKey": "k1", "ids": [0]}})
         if request.url.path == "/api/v1/catalogues":
             return httpx.Response(200, json={"results": []})
         why = "gone" if request.method == "DELETE" else "no figures"
@@ -172,6 +174,26 @@ def test_what_cannot_be_taken_back_does_not_hide_why():
         building(handle)
     [note] = raised.value.__notes__
     assert "the index k1 is left on the server" in note and note.endswith("gone")
+
+
+def test_it_asks_about_its_own_pictures_a_page_at_a_time(waits, monkeypatch):
+    monkeypatch.setattr(asynchronous, "_PAGE", 2)
+    looked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, json={"result": {"indexKey": "k", "ids": [0, 1, 2, 7, 7]}})
+        if "number" not in request.url.params:
+            return httpx.Response(200, json={"results": []})
+        looked.append(request.url.params["number"])
+        busy = [{"number": 0, "state": "running", "error": ""}] if len(looked) == 1 else []
+        bad = [{"number": 7, "state": "failed", "error": "damaged"}] if len(looked) == 3 else []
+        return httpx.Response(200, json={"results": busy + bad})
+
+    with pytest.raises(ServerError, match=r"1 pictures could not be embedded \(id 7: damaged\)"):
+        building(handle, pictures=5)
+    assert looked == ["0,1", "0,2", "7"]
+    assert waits == [0.2]
 
 
 def test_what_the_server_decides_is_taken_with_a_warning():

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from django.core.files.storage import default_storage
 
 from recognition.models import Catalogue, GalleryImage, State
-from recognition.services import catalogues, tokens
+from recognition.services import catalogues, products, tokens
 from tests import factories
 
 
@@ -113,6 +114,15 @@ def test_unknown_ids_are_no_error_but_said(local):
     assert answer["result"] == {"imageCount": 0, "idMap": {}, "unknownIds": [7, -1, 2**70]}
 
 
+def test_many_unknown_ids_take_no_longer_each_than_few(local):
+    """In the square of their number 30,000 took 3 s, and 100,000 half a minute."""
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    ids = list(range(1, 100_001))
+    started = time.monotonic()
+    assert remove(local, key, ids).json()["result"]["unknownIds"] == ids
+    assert time.monotonic() - started < 15
+
+
 def test_the_same_picture_twice_counts_once(local):
     answer = build(local, pair(0), pair(0), pair(0, "cola"), pair(1)).json()["result"]
     assert answer["imageCount"] == len(answer["idMap"]) == 3
@@ -123,6 +133,74 @@ def test_the_same_picture_twice_counts_once(local):
     ]  # fmt: skip
     again = add(local, answer["indexKey"], pair(1)).json()["result"]
     assert (again["imageCount"], again["ids"]) == (3, answer["ids"][3:])
+
+
+def test_which_ids_are_new_is_said(local):
+    built = build(local, pair(0), pair(0), pair(1)).json()["result"]
+    assert (built["ids"], built["newIds"]) == ([0, 0, 1], [0, 1])
+    added = add(local, built["indexKey"], pair(1), pair(2), pair(2)).json()["result"]
+    assert (added["ids"], added["newIds"]) == ([1, 2, 2], [2])
+
+
+def test_what_could_not_be_embedded_is_tried_again_when_it_is_sent_again(local):
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    GalleryImage.objects.get().set_state(State.FAILED, error="the network was on fire")
+    answer = add(local, key, pair(0), pair(1)).json()
+    assert answer["errorCode"] == 0, answer
+    assert answer["result"]["idMap"] == {"0": "tea", "1": "tea"}
+    assert set(GalleryImage.objects.values_list("state", "error")) == {("done", "")}
+
+
+def test_one_that_fails_again_takes_nothing_else_with_it(local):
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    image = GalleryImage.objects.get()
+    image.set_state(State.FAILED, error="the network was on fire")
+    default_storage.delete(image.file.name)
+    response = add(local, key, pair(1), pair(0))
+    assert response.status_code == 500
+    message = response.json()["errorMsg"]
+    assert message.startswith("imageLabelPairs[1].image is in the index from before")
+    assert "nothing was added" not in message
+    states = GalleryImage.objects.order_by("number").values_list("number", "state")
+    assert list(states) == [(0, "failed"), (1, "done")]
+
+
+@pytest.mark.parametrize("url", ["http://[", "https://[::1", "http://a]b/x.png"])
+def test_half_a_url_is_the_client_s_mistake(local, url):
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    asked = local.post("/shitu-infer", json={"image": url, "indexKey": key})
+    added = add(local, key, pair(1), {"image": url, "label": "tea"})
+    assert (asked.status_code, added.status_code) == (400, 400)
+    assert added.json()["errorMsg"].startswith("imageLabelPairs[1].image: ")
+
+
+def test_clients_are_told_the_name_that_the_catalogue_chooses(local, monkeypatch):
+    from recognition import drawing
+
+    result = build(local, pair(0), pair(1, "cola")).json()["result"]
+    catalogue = Catalogue.objects.get(key=result["indexKey"])
+    drawn: list[str] = []
+    annotate = drawing.annotate
+
+    def watched(pixels: Any, boxes: Any) -> Any:
+        drawn.extend(box.text for box in boxes)
+        return annotate(pixels, boxes)
+
+    monkeypatch.setattr(drawing, "annotate", watched)
+    products.change(catalogue.products.get(label="tea"), sku="T-1", external_id="X-1")
+
+    def told(seed: int) -> tuple[str, str]:
+        body = {"image": pair(seed)["image"], "indexKey": result["indexKey"], "topk": 1}
+        answer = local.post("/shitu-infer", json=body).json()["result"]
+        [detected] = answer["detectedObjects"]
+        return detected["recResults"][0]["label"], drawn.pop()
+
+    for shown, name in (("label", "tea"), ("sku", "T-1"), ("external_id", "X-1")):
+        catalogues.change(catalogue, shown_label=shown)
+        assert told(0) == (name, f"{name} 1.00")
+        assert told(1) == ("cola", "cola 1.00")  # it has none
+        id_map = remove(local, result["indexKey"], []).json()["result"]["idMap"]
+        assert id_map == {"0": name, "1": "cola"}
 
 
 def test_beyond_the_limit_only_what_was_added_is_listed(local, settings):

@@ -11,7 +11,7 @@ from tests.paddlex.cases import PICTURES, all_cases
 
 CASES = {case.name: case for case in all_cases()}
 SCORE, PIXELS = 5e-4, 0.05
-OURS = {"idMap", "ids", "unknownIds"}
+OURS = {"idMap", "ids", "newIds", "unknownIds"}
 """Fields that PaddleX 3.7.2 does not have."""
 
 DIFFERENT = {case.name for case in CASES.values() if case.differs}

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from recognition.models import Catalogue
+from recognition.services import quotas
 from tests import factories
 
 BODY = {
@@ -15,6 +16,19 @@ BODY = {
         {"image": base64.b64encode(factories.png(0)).decode(), "label": "tea"},
     ]
 }
+
+
+@pytest.fixture
+def nobody_counted():
+    """No request of another test counts, and none of this one later."""
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    for key in quotas._redis().scan_iter("shitu:requests:*"):
+        quotas._redis().delete(key)
 
 
 @pytest.fixture
@@ -117,3 +131,16 @@ def test_a_limit_says_when_to_come_again(local, monkeypatch):
     monkeypatch.setattr(paddlex, "build", limited)
     response = local.post("/shitu-index-build", json=BODY)
     assert (response.status_code, response.headers["Retry-After"]) == (429, "8")
+
+
+def test_each_token_may_come_so_often(local, nobody_counted, settings, someone):
+    settings.SHITU_API_REQUESTS_PER_MINUTE = 2
+    for path in ("/shitu-index-build", "/shitu-infer"):
+        assert local.post(path, json={}).status_code == 422
+    refused = local.post("/shitu-index-build", json=BODY)
+    assert (refused.status_code, refused.json()["errorCode"]) == (429, 429)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert not Catalogue.objects.exists()
+    del local.headers["Authorization"]
+    settings.SHITU_PADDLEX_ANONYMOUS_USER = someone.username  # counted by itself
+    assert local.post("/shitu-index-build", json=BODY).status_code == 200

@@ -9,7 +9,8 @@ from django.core.files.storage import default_storage
 
 from recognition import tasks
 from recognition.errors import AnswerTimeout, BadInput
-from recognition.models import Detection, RecognitionQuery, State
+from recognition.models import Detection, Match, Metric, RecognitionQuery, State
+from recognition.search import ranking
 from recognition.services import bell, catalogues, gallery, products, queries
 from tests import factories
 
@@ -39,6 +40,21 @@ def test_it_names_the_product_and_the_best_picture(stocked, ask):
     assert first(query).status == "match"
 
 
+@pytest.mark.parametrize("metric", ["IP", "L2"])
+def test_the_label_of_a_picture_is_that_of_the_region_recognised_best(stocked, ask, metric):
+    catalogues.change(stocked, metric=metric)
+    query = ask(1)
+    Detection.objects.filter(query=query).delete()
+    for position, (label, similarity) in enumerate([("background", 0.3), ("right", 0.95)]):
+        found = Detection.objects.create(
+            query=query, position=position, det_score=0.9, x1=0, y1=0, x2=9, y2=9, status="match"
+        )
+        score = ranking.score(similarity, Metric(metric))
+        Match.objects.create(detection=found, rank=0, label=label, score=score)
+    query.refresh_from_db()
+    assert queries.best_labels(query) == ["right"]
+
+
 def test_there_is_one_entry_per_product_unless_asked_otherwise(stocked, ask):
     options = {"rec_threshold": -1.0, "top_k": 10}
     assert first(ask(1, **options)).matches.count() == 2
@@ -50,6 +66,20 @@ def test_nothing_close_enough_is_unknown_and_paddlex_writes_none(stocked, ask):
     assert first(query).status == "unknown"
     [box] = queries.paddlex_result(query)["res"]["boxes"]
     assert (box["labels"], box["rec_scores"]) == ([None], [None])
+
+
+def test_paddlex_is_told_the_name_that_the_catalogue_chooses(
+    stocked, ask, django_assert_num_queries
+):
+    products.change(stocked.products.get(label="tea"), sku="T-1")
+    catalogues.change(stocked, shown_label="sku")
+    query = ask(1, rec_threshold=-1.0)
+    query = RecognitionQuery.objects.select_related("catalogue").get(pk=query.pk)
+    with django_assert_num_queries(1):
+        [box] = queries.paddlex_result(query)["res"]["boxes"]
+    assert box["labels"] == ["T-1", "coffee"]  # which has none
+    [region] = queries.answer_of(query, "label")
+    assert [label for label, _ in region.matches] == ["tea", "coffee"]
 
 
 def test_an_empty_catalogue_knows_nothing(catalogue, ask):

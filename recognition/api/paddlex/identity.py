@@ -67,8 +67,8 @@ def identify(request: HttpRequest) -> User:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise AuthenticationFailed(
-                "the Authorization header must read “Bearer <token>”; make a token on the page "
-                "of your account, or with `manage.py create_token`"
+                "the Authorization header must read “Bearer <token>”; `./manage.py create_token` "
+                "makes one, and so does POST /api/v1/tokens"
             )
         user, _ = TokenAuthentication().authenticate_credentials(token.strip().encode())
         return user

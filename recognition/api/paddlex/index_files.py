@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
-from pathlib import Path
-from typing import Any, Final, cast
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
 
+from django.core.files.uploadedfile import UploadedFile
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, inline_serializer
@@ -15,13 +16,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from recognition.api.base import ApiView, UploadView, WriteSerializer
+from recognition.api.catalogues import require_models
 from recognition.api.permissions import InCatalogue
 from recognition.errors import BadInput, TooLarge
 from recognition.models import Role, User
-from recognition.services import paddlex, saved_indexes
-
-_FILES: Final = ("vector.index", "id_map.yaml")
-_MOST_BYTES: Final = 8 * 2**30
+from recognition.services import catalogues, imports, paddlex, saved_indexes
+from recognition.services.imports.places import Archive
+from recognition.services.index_child import LABELS, MOST_LABELS_BYTES, VECTORS
 
 
 class SavedIndex(WriteSerializer):
@@ -64,30 +65,33 @@ class PaddlexIndexListView(UploadView):
     )
     def create(self, request: Request) -> Response:
         """A saved index becomes a catalogue of yours; the same one again is found, not made."""
+        user = cast(User, request.user)
+        catalogues.require_unlimited(user)
         data = self.read(SavedIndex)
+        require_models(data)
+        imports.check_size(data["file"].size)
         with tempfile.TemporaryDirectory(prefix="saved-index-") as scratch:
             directory = Path(scratch, "index")
             _unpack(data["file"], directory)
             catalogue = saved_indexes.imported(
-                cast(User, request.user), directory, feature_model=data.get("feature_model")
+                user, directory, feature_model=data.get("feature_model")
             )
         count = paddlex.contents(catalogue).count
         return Response({"indexKey": str(catalogue.key), "imageCount": count})
 
 
-def _unpack(file: Any, directory: Path) -> None:
+def _unpack(file: UploadedFile, directory: Path) -> None:
     """The two files, whatever folder of the archive they lie in; raises BadInput, TooLarge."""
     directory.mkdir()
-    try:
-        with zipfile.ZipFile(file) as archive:
-            for name in _FILES:
-                inside = [one for one in archive.infolist() if Path(one.filename).name == name]
-                if len(inside) != 1:
-                    raise BadInput(f"the ZIP must hold one {name}", field="file")
-                if inside[0].file_size > _MOST_BYTES:
-                    raise TooLarge(f"{name} has more than {_MOST_BYTES:,} bytes", field="file")
-                with archive.open(inside[0]) as source, (directory / name).open("wb") as target:
-                    while piece := source.read(2**20):
-                        target.write(piece)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise BadInput(f"the file is no usable ZIP: {error}", field="file") from error
+    # The client does not compress, and vectors hardly can be: more than that is a bomb.
+    most = {VECTORS: max(4 * cast(int, file.size), MOST_LABELS_BYTES), LABELS: MOST_LABELS_BYTES}
+    with closing(Archive(cast(BinaryIO, file.file))) as archive:
+        for name in most:
+            inside = [one for one in archive.names() if PurePosixPath(one).name == name]
+            if len(inside) != 1:
+                raise BadInput(f"the ZIP must hold one {name}", field="file")
+            with archive.open(inside[0]) as source, (directory / name).open("wb") as target:
+                while piece := source.read(2**20):
+                    if target.tell() + len(piece) > most[name]:
+                        raise TooLarge(f"{name} has more than {most[name]:,} bytes", field="file")
+                    target.write(piece)

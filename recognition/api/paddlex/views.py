@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, cast
 
@@ -23,7 +23,8 @@ from recognition.api.paddlex.identity import identify
 from recognition.api.paddlex.schemas import Invalid, Unreadable
 from recognition.errors import BadInput, RecognitionError
 from recognition.models import Catalogue, Role, User
-from recognition.services import paddlex, pictures, pipeline_config, queries
+from recognition.services import paddlex, pictures, pipeline_config, queries, quotas
+from recognition.services.gallery_adding import Added
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,8 @@ def _operation(act: _Act) -> _View:
         if request.method != "POST":
             return _not_allowed(request)
         try:
-            request.user = identify(request)
+            request.user = user = identify(request)
+            quotas.check_request(user)
         except AuthenticationFailed as error:
             response = envelope.failure(401, str(error.detail))
             response["WWW-Authenticate"] = "Bearer"
@@ -102,7 +104,7 @@ def unknown(request: HttpRequest, rest: str) -> HttpResponse:
 def build(request: HttpRequest) -> dict[str, Any]:
     """POST /shitu-index-build: a new index from pictures and labels."""
     asked = schemas.read(request, schemas.BuildIndex)
-    catalogue, ids = paddlex.build(
+    catalogue, added = paddlex.build(
         _user(request),
         asked.pairs,
         name=asked.catalogue,
@@ -110,7 +112,7 @@ def build(request: HttpRequest) -> dict[str, Any]:
         index_type=asked.indexType,
         wait=asked.wait,
     )
-    return {"indexKey": str(catalogue.key)} | _contents(catalogue, ids) | {"ids": ids}
+    return {"indexKey": str(catalogue.key)} | _added(catalogue, added)
 
 
 @_operation
@@ -119,8 +121,8 @@ def add(request: HttpRequest) -> dict[str, Any]:
     model = schemas.AddImagesToDefault if paddlex.has_default() else schemas.AddImages
     asked = schemas.read(request, model)
     catalogue = paddlex.find(_user(request), asked.indexKey, Role.EDITOR)
-    ids = paddlex.add(catalogue, asked.pairs, by=_user(request), wait=asked.wait)
-    return _contents(catalogue, ids) | {"ids": ids}
+    added = paddlex.add(catalogue, asked.pairs, by=_user(request), wait=asked.wait)
+    return _added(catalogue, added)
 
 
 @_operation
@@ -150,16 +152,17 @@ def infer(request: HttpRequest) -> dict[str, Any]:
     result: dict[str, Any] = {
         "detectedObjects": [
             {
-                "bbox": corners,
-                "recResults": [{"label": label, "score": score} for label, score in matches],
-                "score": det_score,
+                "bbox": region.corners,
+                "recResults": [{"label": label, "score": score} for label, score in region.matches],
+                "score": region.det_score,
             }
-            for corners, det_score, matches in paddlex.answer_of(query)
+            for region in queries.answer_of(query, catalogue.shown_label)
         ]
     }
     draw = pipeline_config.site_visualize() if asked.visualize is None else asked.visualize
     if draw:
-        result["image"] = base64.b64encode(pictures.annotated(query)).decode()
+        drawn = pictures.annotated(query, shown=catalogue.shown_label)
+        result["image"] = base64.b64encode(drawn).decode()
     return result
 
 
@@ -177,6 +180,13 @@ def _check(asked: schemas.Infer) -> None:
         value = getattr(asked, name)
         if value is not None and value != value:
             raise BadInput(f"{name} is not a number", field=name)
+
+
+def _added(catalogue: Catalogue, added: Sequence[Added]) -> dict[str, Any]:
+    """`ids` of the pairs in order, and `newIds`, those of them that were not there before."""
+    ids = [one.image.number for one in added]
+    new = [one.image.number for one in added if one.created]
+    return _contents(catalogue, ids) | {"ids": ids, "newIds": new}
 
 
 def _contents(catalogue: Catalogue, ids: list[int] | None) -> dict[str, Any]:

@@ -71,7 +71,8 @@ class Command(BaseCommand):
             (output / drawing.saved_json_name(one.picture.path)).write_text(
                 json.dumps(result, indent=2, ensure_ascii=False) + "\n"
             )
-            annotated = pictures.annotated(one.query)
+            shown_label = one.query.catalogue.shown_label
+            annotated = pictures.annotated(one.query, shown=shown_label)
             (output / drawing.saved_picture_name(one.picture.path)).write_bytes(annotated)
 
     def _print(

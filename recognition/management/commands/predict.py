@@ -112,7 +112,7 @@ class Saver:
             json.dumps(result["res"], ensure_ascii=False, indent=4) + "\n", encoding="utf-8"
         )
         target = self._directory / drawing.saved_picture_name(path)
-        jpeg = pictures.annotated(query)
+        jpeg = pictures.annotated(query, shown=query.catalogue.shown_label)
         if target.suffix.lower() in _JPEG:
             target.write_bytes(jpeg)
         elif target.suffix.lower() in _WRITABLE:
