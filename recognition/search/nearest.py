@@ -347,26 +347,29 @@ def _looked(branch: _Branch) -> str:
 def _hard(branch: _Branch, at: int) -> str:
     """The vectors for which the first look was not enough; reading one sets the whole effort.
 
-    All first looks have ended by then, because they are grouped.
+    All first looks have ended by then, because NOT IN reads them all.
     """
-    enough = f" HAVING count(DISTINCT product_id) >= {branch.limit:d}" if branch.per_product else ""
+    enough = f"SELECT vector FROM l{at} WHERE {_stands_out(branch)}"
+    if branch.per_product:
+        enough += f" GROUP BY vector HAVING count(DISTINCT product_id) >= {branch.limit:d}"
     return (
-        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at} WHERE vector NOT IN"
-        f" (SELECT vector FROM l{at} WHERE spread >= {branch.plan.stands_out:.4f}"
-        f" GROUP BY vector{enough})"
+        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at} WHERE vector NOT IN ({enough})"
     )
 
 
 def _easy(branch: _Branch, at: int) -> str:
     """The candidates of the other vectors."""
     columns = "vector, image_id, number, product_id, label, d, view, catalogue_id"
-    found = f"SELECT {columns} FROM l{at} l"
-    if not branch.per_product:
-        found += f" CROSS JOIN LATERAL ({_about(branch, 'l')}) x"
-    found += f" WHERE vector NOT IN (SELECT vector FROM h{at})"
-    if not branch.per_product:
-        found += f" AND place <= {branch.plan.candidates}"
-    return found
+    if branch.per_product:
+        return f"SELECT {columns} FROM l{at} WHERE vector NOT IN (SELECT vector FROM h{at})"
+    return (
+        f"SELECT {columns} FROM l{at} l CROSS JOIN LATERAL ({_about(branch, 'l')}) x"
+        f" WHERE {_stands_out(branch)} AND place <= {branch.plan.candidates}"
+    )
+
+
+def _stands_out(branch: _Branch) -> str:
+    return f"spread >= {branch.plan.stands_out:.4f}"
 
 
 def _literals(numbers: Sequence[int]) -> str:
