@@ -204,6 +204,7 @@ class ProductView(OfProducts):
         """Change a product. No vector moves; a new label is in the very next answer."""
         changes = self.read(ProductWrite, partial=True)
         with transaction.atomic():
+            products.lock_if_renamed(self.catalogue, changes)
             changed = products.change(self.locked(product), **changes)
         return self.answer(changed)
 

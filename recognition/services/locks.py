@@ -1,8 +1,8 @@
 """What is locked, in one order everywhere, so that nobody deadlocks.
 
-First the job that is worked on, then the external ids of a catalogue, then rows: products, images,
-catalogues, users, each by primary key. A worker locks images and then the catalogue. A lock holds
-until the commit.
+First the job that is worked on, then the external ids of a catalogue's images, then the names of
+its products, then rows: products, images, catalogues, users, each by primary key. A worker locks
+images and then the catalogue. A lock holds until the commit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from recognition.errors import NotFound
 from recognition.models import Catalogue, Product
 
-_IMAGE_IDS, _PRODUCT_IDS, _ACCOUNT, _IMPORT = range(0x5EED, 0x5EF1)  # classes of advisory locks
+_IMAGE_IDS, _PRODUCT_NAMES, _ACCOUNT, _IMPORT = range(0x5EED, 0x5EF1)  # classes of advisory locks
 
 
 def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
@@ -40,9 +40,12 @@ def lock_image_ids(catalogue: Catalogue) -> None:
     _advise(_IMAGE_IDS, catalogue)
 
 
-def lock_product_ids(catalogue: Catalogue) -> None:
-    """Two calls that make products with the same external ids wait in line."""
-    _advise(_PRODUCT_IDS, catalogue)
+def lock_product_names(catalogue: Catalogue, *, shared: bool = False) -> None:
+    """Whoever gives products of a catalogue other labels or external ids does so alone, and before
+    any product is locked: else one could hold a product and wait for a label that somebody is
+    just making, who waits for that product. Those who make products of new labels, each in the
+    order of the labels, may do so together: `shared`."""
+    _advise(_PRODUCT_NAMES, catalogue, shared=shared)
 
 
 def lock_account(key: str) -> None:
@@ -55,9 +58,10 @@ def lock_import(key: str) -> None:
     _advise_by_text(_IMPORT, key)
 
 
-def _advise(what: int, catalogue: Catalogue) -> None:
+def _advise(what: int, catalogue: Catalogue, *, shared: bool = False) -> None:
+    lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [what, catalogue.pk % 2**31])
+        cursor.execute(f"SELECT {lock}(%s, %s)", [what, catalogue.pk % 2**31])
 
 
 def _advise_by_text(what: int, key: str) -> None:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from recognition.errors import BadInput, NotFound
 from recognition.models import Action, GalleryImage, Product
 from recognition.services import audit, gallery, product_fields, products
-from recognition.services.locks import lock_products
+from recognition.services.locks import lock_product_names, lock_products
 
 
 @transaction.atomic
@@ -71,6 +71,7 @@ def split(product: Product, images: Iterable[GalleryImage], label: str, **fields
     if not ids:
         raise BadInput(_("name the images that the new product gets"), field="images")
     values = product_fields.clean({"label": label, **fields})
+    lock_product_names(catalogue)
     [whole] = lock_products(catalogue, [product])
     rows = list(
         GalleryImage.objects.filter(product=whole, pk__in=ids).order_by("pk").select_for_update()

@@ -23,7 +23,7 @@ from recognition.models import (
     State,
 )
 from recognition.services import audit, quotas
-from recognition.services.locks import lock_products
+from recognition.services.locks import lock_product_names, lock_products
 
 
 @transaction.atomic
@@ -44,6 +44,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     source = several[0].catalogue
     if source.pk == to.pk:
         raise BadInput(_("the products are in this catalogue already"), field="catalogue")
+    lock_product_names(to)
     rows = lock_products(source, several)
     ids = [row.pk for row in rows]
     images = list(GalleryImage.objects.filter(product__in=ids).order_by("pk").select_for_update())
@@ -52,7 +53,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
         Catalogue.objects.select_related("index", "owner").get(pk=pk) for pk in (source.pk, to.pk)
     )
     _refuse_taken(rows, images, to)
-    _let_go(ids)
+    _let_go([*ids, *Product.everything.filter(merged_into__in=ids).values_list("pk", flat=True)])
     along = _eyes(source) == _eyes(to)
     if not along and any(not image.file for image in images):
         raise Conflict(
@@ -111,7 +112,10 @@ def _refuse_taken(rows: Sequence[Product], images: Sequence[GalleryImage], to: C
 
 
 def _let_go(product_ids: Sequence[int]) -> None:
-    """Nothing of the catalogue they leave may show what becomes of them elsewhere."""
+    """Nothing of the catalogue they leave may show what becomes of them elsewhere.
+
+    Whoever follows a product that was merged into one of them gets there too.
+    """
     Match.objects.filter(product__in=product_ids).update(product=None)
     Feedback.objects.filter(product__in=product_ids).update(product=None)
     images = GalleryImage.objects.filter(product__in=product_ids)

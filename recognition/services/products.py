@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from recognition.errors import BadInput, Conflict, NotFound, RecognitionError
 from recognition.models import Action, Catalogue, Product
 from recognition.services import audit, product_fields
-from recognition.services.locks import lock_product_ids, lock_products
+from recognition.services.locks import lock_product_names, lock_products
 
 _MOST_SHOWN = 200  # characters of a value in an entry about many products
 
@@ -58,14 +58,23 @@ def labelled(catalogue: Catalogue, labels: Sequence[str]) -> dict[str, Product]:
     The lock makes two uploads of one picture wait for each other instead of both finding nothing.
     """
     unique = sorted(set(labels))
+    rows = Product.objects.filter(catalogue=catalogue, label__in=unique)
     while True:
-        Product.objects.bulk_create(
-            [Product(catalogue=catalogue, label=label) for label in unique], ignore_conflicts=True
-        )
-        rows = Product.objects.filter(catalogue=catalogue, label__in=unique)
-        products = {row.label: row for row in rows.order_by("pk").select_for_update(no_key=True)}
-        if len(products) == len(unique):  # else one was renamed or removed a moment ago
-            return products
+        with transaction.atomic():
+            known = set(rows.values_list("label", flat=True))
+            if new := [label for label in unique if label not in known]:
+                lock_product_names(catalogue, shared=True)
+                Product.objects.bulk_create(
+                    [Product(catalogue=catalogue, label=label) for label in new],
+                    ignore_conflicts=True,
+                )
+            locked = rows.order_by("pk").select_for_update(no_key=True)
+            products = {row.label: row for row in locked}
+            if len(products) == len(unique):
+                return products
+            # One was renamed or removed a moment ago. Without letting go of the others its label
+            # could not be waited for.
+            transaction.set_rollback(True)
 
 
 @transaction.atomic
@@ -103,11 +112,18 @@ def change(product: Product, **changes: Any) -> Product:
     the product is gone.
     """
     values = product_fields.clean(changes)
+    lock_if_renamed(product.catalogue, changes)
     _read_locked(product)
     if written := _change(product, values):
         product.catalogue.touch()
         audit.record(Action.PRODUCT_CHANGE, product, catalogue=product.catalogue, changes=written)
     return product
+
+
+def lock_if_renamed(catalogue: Catalogue, changes: Collection[str]) -> None:
+    """To be called before a product is locked that gets these fields."""
+    if not {"label", "external_id"}.isdisjoint(changes):
+        lock_product_names(catalogue)
 
 
 @transaction.atomic
@@ -248,7 +264,7 @@ def _upsert(
     became: dict[int, Upserted],
     add_to: Collection[str],
 ) -> None:
-    lock_product_ids(catalogue)
+    lock_product_names(catalogue)
     external_ids = [values["external_id"] for values in wanted.values()]
     living = Product.objects.filter(catalogue=catalogue, external_id__in=external_ids)
     known = set(living.values_list("external_id", flat=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
 from random import Random
 from threading import Barrier, Thread
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,10 +25,10 @@ from recognition.models import (
     Match,
     Product,
     RecognitionQuery,
-    ShownLabel,
     State,
 )
 from recognition.services import (
+    feedback,
     gallery,
     gallery_adding,
     indexing,
@@ -37,7 +38,7 @@ from recognition.services import (
     queries,
     trash,
 )
-from tests import factories
+from tests import factories, processes
 
 pytestmark = pytest.mark.django_db
 
@@ -195,11 +196,6 @@ def test_many_are_changed_at_once(catalogue):
 def test_it_is_named_in_the_language_that_is_asked_for(wanted, name):
     names = {"de": "Tee", "en": "tea in English", "zh-Hans": "茶"}
     assert Product(label="tea", names=names).name_in(wanted) == name
-
-
-def test_clients_that_know_one_name_are_told_the_chosen_one():
-    product = Product(label="tea", sku="T-1")
-    assert [product.shown(kind) for kind in ShownLabel] == ["tea", "T-1", "tea"]
 
 
 @given(st.text(alphabet="azAZ09-xX", max_size=40))
@@ -438,6 +434,19 @@ def test_a_product_that_moved_leaves_nothing_behind_that_shows_it(stocked, ask):
             products.find(stocked, gone.pk)
 
 
+def test_nor_do_those_that_were_merged_into_it(stocked, ask):
+    assert ask(stocked, 1) == "tea"
+    tea, coffee = of(stocked, "tea"), of(stocked, "coffee")
+    report = feedback.give(RecognitionQuery.objects.get(), 0, "confirmed", by=stocked.owner)
+    assert report.product == tea
+    product_merging.merge([tea], coffee)
+    product_moving.move([coffee], factories.catalogue())
+    report.refresh_from_db()
+    assert report.product is None
+    matches = Match.objects.filter(detection__query=RecognitionQuery.objects.get())
+    assert set(matches.values_list("label", "product")) == {("tea", None)}
+
+
 @pytest.mark.parametrize("taken", [{"label": "coffee"}, {"label": "x", "external_id": "1"}])
 def test_moving_is_refused_where_a_label_or_id_is_taken(stocked, taken):
     products.change(of(stocked, "coffee"), external_id="1")
@@ -605,6 +614,54 @@ def test_an_id_of_another_picture_moves_to_the_one_that_is_there(catalogue):
 
 
 # --- Side by side ---------------------------------------------------------------------------------
+
+
+def renamed(tea: Product) -> object:
+    return products.change(tea, label="new")
+
+
+def told_by_a_list(tea: Product) -> object:
+    [became] = products.bulk_upsert(tea.catalogue, [{"external_id": "1", "label": "new"}])
+    raise became.error or AssertionError("it was written")
+
+
+def divided(tea: Product) -> object:
+    return product_merging.split(tea, tea.images.all(), "new")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("act", [renamed, told_by_a_list, divided])
+def test_nobody_holds_a_product_while_waiting_for_a_label(catalogue, act):
+    tea = factories.add(catalogue, "tea", 1).product
+    products.change(tea, external_id="1")
+
+    def in_another_session() -> None:
+        try:
+            act(Product.objects.get(pk=tea.pk))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            products.labelled(catalogue, ["new"])  # as adding pictures does
+            other = pool.submit(in_another_session)
+            processes.until(processes.somebody_waits)
+            assert set(products.labelled(catalogue, ["new", "tea"])) == {"new", "tea"}
+        with pytest.raises(Conflict, match="already has a product “new”"):
+            other.result()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_label_that_went_meanwhile_is_made_anew(catalogue):
+    tea = factories.add(catalogue, "tea", 1).product
+    products.create(catalogue, "cola")
+    made = processes.behind(
+        lambda: products.change(tea, label="coffee"),
+        lambda: transaction.atomic(lambda: products.labelled(catalogue, ["cola", "tea"]))(),
+    )
+    assert made["tea"].pk != tea.pk
+    labels = catalogue.products.order_by("label").values_list("label", flat=True)
+    assert list(labels) == ["coffee", "cola", "tea"]
 
 
 @pytest.mark.django_db(transaction=True)

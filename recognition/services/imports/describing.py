@@ -18,6 +18,7 @@ from recognition.errors import Conflict
 from recognition.models import Catalogue, LineResult, Product
 from recognition.services import product_fields, products
 from recognition.services.imports.lines import Checked
+from recognition.services.locks import lock_product_names
 
 _MAPS: Final = ("names", "attributes")
 """Fields that are added to; everything else is replaced."""
@@ -109,6 +110,7 @@ def _by_label(catalogue: Catalogue, lines: Sequence[Checked], within: Within) ->
     labels = sorted({one.label for one in lines})
     try:
         with within():
+            lock_product_names(catalogue)
             named = Product.objects.filter(catalogue=catalogue, label__in=labels)
             known = set(named.values_list("label", flat=True))
             made = Product.objects.bulk_create(
