@@ -8,7 +8,8 @@ with other things client and server wait for their turn at every question, which
 process does not: then only the CPU figures mean anything. FAISS answers with one thread and the
 least efSearch that reaches a recall of 0.99. "Raw SQL" is `RAW` (`RAW_PRODUCTS`): the best
 statement we know for the same rows, prepared, with binary parameters, over the same connection.
-Uses the project's database and cleans up behind itself.
+When all sizes are filled they are asked in turns too, which tells how time grows with size: what
+was measured an hour apart does not. Uses the project's database and cleans up behind itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ import faiss  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 
 from bench import spaces  # noqa: E402
+from bench.turns import Ask, duel, in_turns  # noqa: E402
 from bench.vectors import Clustered, Vectors, clustered  # noqa: E402
 from recognition import search  # noqa: E402
 from recognition.models import VectorIndex, View  # noqa: E402
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 K = 5
-BLOCK = 25
 RECALL_TARGET = 0.99  # FAISS need not do better than this, even where we do
 EFFORTS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 256, 320, 400, 512, 640, 800)
 
@@ -76,8 +77,6 @@ NOTHING = "SELECT 1 FROM (SELECT %(v)b::halfvec) v"
 BARE = """
 SELECT e.image_id, {distance} AS d FROM recognition_embedding e
 WHERE e.space_id = {space} ORDER BY {distance} LIMIT {k}"""
-
-Ask = Callable[[Vectors], Sequence[int]]
 
 
 def ours(space: VectorIndex, *, per_product: bool) -> Ask:
@@ -149,67 +148,18 @@ def recall(answers: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
 
 
 @dataclass(frozen=True)
-class Times:
-    """`wall` (blocks, BLOCK) milliseconds of each question; `cpu` (blocks,) milliseconds a question
-    on both sides of the connection together, NaN when the server is not on this machine.
-    """
+class Subject:
+    """A space of one size that is measured, what is in it, and what was found so far."""
 
-    wall: NDArray[np.float64]
-    cpu: NDArray[np.float64]
-
-    @property
-    def p50(self) -> float:
-        return float(np.median(self.wall))
-
-    @property
-    def p99(self) -> float:
-        return float(np.percentile(self.wall, 99))
-
-    @property
-    def cpu_ms(self) -> float:
-        return float(np.median(self.cpu))
-
-    def ratio(self, peer: Times) -> float:
-        """Of the median times, block against block."""
-        return float(np.median(np.median(self.wall, axis=1) / np.median(peer.wall, axis=1)))
-
-    def cpu_ratio(self, peer: Times) -> float:
-        return float(np.median(self.cpu / peer.cpu))
+    space: VectorIndex
+    data: Clustered
+    ids: NDArray[np.int64]
+    row: dict[str, Any]
+    log: _Log
 
 
-def duel(contestants: dict[str, Ask], questions: Vectors) -> dict[str, Times]:
-    """The times of each contestant; blocks of questions take turns."""
-    wall: dict[str, list[list[float]]] = {name: [] for name in contestants}
-    cpu: dict[str, list[float]] = {name: [] for name in contestants}
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        server = Path(f"/proc/{cursor.fetchone()[0]}/schedstat")
-
-    def cpu_ms() -> float:
-        try:
-            nanoseconds = int(server.read_text().split()[0])
-        except OSError:
-            return float("nan")
-        return 1e3 * time.process_time() + nanoseconds / 1e6
-
-    for ask in contestants.values():  # caches and prepared statements
-        for row in range(2 * BLOCK):
-            ask(questions[row : row + 1])
-    for start in range(0, len(questions) - BLOCK + 1, BLOCK):
-        for name, ask in contestants.items():
-            block = []
-            before = cpu_ms()
-            for row in range(start, start + BLOCK):
-                began = time.perf_counter()
-                ask(questions[row : row + 1])
-                block.append(1e3 * (time.perf_counter() - began))
-            cpu[name].append((cpu_ms() - before) / BLOCK)
-            wall[name].append(block)
-    return {name: Times(np.array(wall[name]), np.array(cpu[name])) for name in contestants}
-
-
-def measure(size: int, *, questions: int, full: bool) -> dict[str, Any]:
-    """All figures for one size."""
+def fill(size: int, questions: int) -> Subject:
+    """An indexed space of generated vectors."""
     log = _Log(size)
     data = clustered(size, questions, seed=size)
     space = spaces.make_space(data.vectors.shape[1], name=f"bench {size} {time.time():.0f}")
@@ -223,23 +173,41 @@ def measure(size: int, *, questions: int, full: bool) -> dict[str, Any]:
         if indexes.tend(space.pk) is indexes.Tended.BUSY:
             sys.exit("another index is being built in this database: try again when it is done")
         row["build_and_sample_s"] = time.perf_counter() - began
-        space.refresh_from_db()
-        row["built_with"] = space.built_with
-        row["build_s"] = space.built_with.get("seconds")
-        row["index_bytes"] = space.built_with.get("bytes")
-        row["ef_search"] = space.ef_search
-        log(f"index: {space.built_with}")
-        truth_ids = ids[_truth(data)]
-        row |= _against_faiss(space, data, ids, truth_ids, log, equal_build=full)
-        row |= _crops(space, data.questions)
-        log("crops")
-        if full:
-            row |= _under_load(space, data, log)
-            row |= _after_deletes(space, data, ids, log)
-    finally:
+    except BaseException:
         _remove(space)
-    log("done")
-    return row
+        raise
+    space.refresh_from_db()
+    row["built_with"] = space.built_with
+    row["build_s"] = space.built_with.get("seconds")
+    row["index_bytes"] = space.built_with.get("bytes")
+    row["ef_search"] = space.ef_search
+    row["stands_out"] = space.stands_out
+    log(f"index: {space.built_with}")
+    return Subject(space, data, ids, row, log)
+
+
+def measure_growth(subjects: Sequence[Subject]) -> None:
+    """How the time of a question grows with the size: all sizes asked in turns, block by block."""
+    for name, per_product in (("", False), ("products_", True)):
+        times = in_turns(
+            {
+                str(one.row["size"]): (
+                    ours(one.space, per_product=per_product),
+                    one.data.questions,
+                )
+                for one in subjects
+            }
+        )
+        smallest = times[str(min(one.row["size"] for one in subjects))]
+        for one in subjects:
+            mine = times[str(one.row["size"])]
+            one.row[f"{name}p50_ms_in_turns"] = mine.p50
+            one.row[f"{name}p50_ratio_to_smallest"] = mine.ratio(smallest)
+    for one in subjects:
+        one.log(
+            f"in turns {one.row['p50_ms_in_turns']:.3f} ms,"
+            f" {one.row['p50_ratio_to_smallest']:.2f} times the smallest"
+        )
 
 
 def _truth(data: Clustered) -> NDArray[np.int64]:
@@ -249,15 +217,13 @@ def _truth(data: Clustered) -> NDArray[np.int64]:
     return flat.search(data.questions, 10)[1]
 
 
-def _against_faiss(
-    space: VectorIndex,
-    data: Clustered,
-    ids: NDArray[np.int64],
-    truth: NDArray[np.int64],
-    log: _Log,
-    *,
-    equal_build: bool,
-) -> dict[str, Any]:
+def measure(subject: Subject, *, equal_build: bool) -> None:
+    """One size by itself: recall, against SQL written by hand, against FAISS, many crops at once.
+
+    `equal_build`: against FAISS built with the same effort as well.
+    """
+    space, data, ids, log = subject.space, subject.data, subject.ids, subject.log
+    truth = ids[_truth(data)]
     answers = [
         [neighbour.image_id for neighbour in found]
         for start in range(0, len(data.questions), 20)
@@ -300,32 +266,37 @@ def _against_faiss(
         )
     log(", ".join(f"{name} {t.p50:.3f} ms (cpu {t.cpu_ms:.3f})" for name, t in times.items()))
     own, hand, inside = times["ours"], times["raw"], times["faiss"]
-    return {
-        f"recall_at_{K}": mine,
-        "p50_ms": own.p50,
-        "p99_ms": own.p99,
-        "cpu_ms": own.cpu_ms,
-        "p50_ratio_to_raw_sql": own.ratio(hand),
-        "p50_ratio_to_faiss_hnsw32": own.ratio(inside),
-        "cpu_ratio_to_raw_sql": own.cpu_ratio(hand),
-        "cpu_ratio_to_faiss_hnsw32": own.cpu_ratio(inside),
-        "p50_ratio_to_bare_sql": own.ratio(times["bare"]),
-        "raw_sql_p50_ms": hand.p50,
-        "raw_sql_cpu_ms": hand.cpu_ms,
-        "bare_sql_p50_ms": times["bare"].p50,
-        "round_trip_p50_ms": times["nothing"].p50,
-        "profile": profile(space, data.questions),
-        "bare_sql_cpu_ms": times["bare"].cpu_ms,
-        "faiss_p50_ms": inside.p50,
-        "faiss_cpu_ms": inside.cpu_ms,
-        "faiss_recall": theirs,
-        "faiss_ef_search": effort,
-        "faiss_build_s": faiss_build,
-        "products_p50_ms": times["products"].p50,
-        "products_p99_ms": times["products"].p99,
-        "products_p50_ratio_to_raw_sql": times["products"].ratio(times["raw_products"]),
-        "products_cpu_ratio_to_raw_sql": times["products"].cpu_ratio(times["raw_products"]),
-    } | same
+    subject.row.update(
+        {
+            f"recall_at_{K}": mine,
+            "p50_ms": own.p50,
+            "p99_ms": own.p99,
+            "cpu_ms": own.cpu_ms,
+            "p50_ratio_to_raw_sql": own.ratio(hand),
+            "p50_ratio_to_faiss_hnsw32": own.ratio(inside),
+            "cpu_ratio_to_raw_sql": own.cpu_ratio(hand),
+            "cpu_ratio_to_faiss_hnsw32": own.cpu_ratio(inside),
+            "p50_ratio_to_bare_sql": own.ratio(times["bare"]),
+            "raw_sql_p50_ms": hand.p50,
+            "raw_sql_cpu_ms": hand.cpu_ms,
+            "bare_sql_p50_ms": times["bare"].p50,
+            "round_trip_p50_ms": times["nothing"].p50,
+            "profile": profile(space, data.questions),
+            "bare_sql_cpu_ms": times["bare"].cpu_ms,
+            "faiss_p50_ms": inside.p50,
+            "faiss_cpu_ms": inside.cpu_ms,
+            "faiss_recall": theirs,
+            "faiss_ef_search": effort,
+            "faiss_build_s": faiss_build,
+            "products_p50_ms": times["products"].p50,
+            "products_p99_ms": times["products"].p99,
+            "products_p50_ratio_to_raw_sql": times["products"].ratio(times["raw_products"]),
+            "products_cpu_ratio_to_raw_sql": times["products"].cpu_ratio(times["raw_products"]),
+        }
+        | same
+    )
+    subject.row.update(_crops(space, data.questions))
+    log("crops")
 
 
 def _faiss(vectors: Vectors, construction: int) -> tuple[faiss.Index, float]:
@@ -475,15 +446,35 @@ def main() -> None:
         help="leave out inserts, deletes and FAISS built as carefully",
     )
     options = parser.parse_args()
-    rows = []
-    for size in map(int, options.sizes.split(",")):
-        rows.append(measure(size, questions=options.questions, full=not options.quick))
-        text = json.dumps({"rows": rows}, indent=2, default=float)
-        if options.json:  # after each size: the next may take an hour
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(text + "\n")
+    subjects: list[Subject] = []
+    try:
+        for size in map(int, options.sizes.split(",")):
+            subjects.append(fill(size, options.questions))
+            measure(subjects[-1], equal_build=not options.quick)
+            _write(subjects, options.json)  # the next one may take an hour
+        if len(subjects) > 1:
+            measure_growth(subjects)
+        for one in subjects:
+            if not options.quick:
+                one.row.update(_under_load(one.space, one.data, one.log))
+                one.row.update(_after_deletes(one.space, one.data, one.ids, one.log))
+            _write(subjects, options.json)
+            one.log("done")
+    finally:
+        for one in subjects:
+            _remove(one.space)
     if not options.json:
-        print(text)
+        print(_as_json(subjects))
+
+
+def _write(subjects: Sequence[Subject], target: Path | None) -> None:
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_as_json(subjects) + "\n")
+
+
+def _as_json(subjects: Sequence[Subject]) -> str:
+    return json.dumps({"rows": [one.row for one in subjects]}, indent=2, default=float)
 
 
 if __name__ == "__main__":

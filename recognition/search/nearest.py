@@ -17,7 +17,7 @@ from recognition.errors import EngineFailed
 from recognition.models import VectorIndex
 from recognition.search import filters, planner, wire
 from recognition.search.filters import Filter
-from recognition.search.planner import Plan
+from recognition.search.planner import MOST_VIEWS, Plan
 from recognition.search.wire import Vectors
 
 _ABOUT = (
@@ -147,6 +147,17 @@ class _Branch(NamedTuple):
         """What may appear only once among the results."""
         return "product_id" if self.per_product else "image_id"
 
+    @property
+    def brings_few(self) -> bool:
+        """Whether all candidates may come back as they are, because hardly any is one too many."""
+        candidates = self.plan.candidates
+        return (
+            not self.per_product
+            and not self.plan.exact
+            and candidates is not None
+            and candidates <= MOST_VIEWS * self.limit
+        )
+
 
 def _branches(question: Question, position: int, *, attempt: int, exact: bool) -> list[_Branch]:
     """One branch for each space with an index to use, and one for all the others together."""
@@ -241,6 +252,12 @@ def _text(catalogues: tuple[int, ...], branches: tuple[_Branch, ...]) -> str:
             )
         else:
             candidates = _each(f"q{at}", _indexed(branch, branch.plan.candidates))
+        if branch.brings_few:  # sorting them out is the client's, which is sooner done
+            parts.append(
+                f"SELECT vector, {at}, image_id, number, product_id, label, d, view, catalogue_id,"
+                f" {counted} FROM ({candidates}) c"
+            )
+            continue
         parts.append(
             f"SELECT vector, {at}, image_id, number, product_id, label, d, view, catalogue_id,"
             " candidates FROM (SELECT *, row_number() OVER (PARTITION BY vector ORDER BY d, number)"
@@ -352,9 +369,7 @@ def _hard(branch: _Branch, at: int) -> str:
     enough = f"SELECT vector FROM l{at} WHERE {_stands_out(branch)}"
     if branch.per_product:
         enough += f" GROUP BY vector HAVING count(DISTINCT product_id) >= {branch.limit:d}"
-    return (
-        f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at} WHERE vector NOT IN ({enough})"
-    )
+    return f"SELECT vector, v{_set(branch.plan.settings)} FROM q{at} WHERE vector NOT IN ({enough})"
 
 
 def _easy(branch: _Branch, at: int) -> str:
@@ -384,23 +399,28 @@ def _ask(
         cur.execute(*statement(questions, branches), binary=True)
         rows = cur.fetchall()
     versions = {space.catalogue_id: 0 for q in questions for space in q.spaces}  # 0: just removed
-    results: list[list[list[Neighbour]]] = [[[] for _ in q.vectors] for q in questions]
-    seen: dict[tuple[int, int], tuple[int, int]] = {}
+    # By branch and vector: the best of what may appear once, and how many candidates there were.
+    kept: dict[tuple[int, int], dict[int, Neighbour]] = {}
+    counted: dict[tuple[int, int], int] = {}
     for vector, at, image, number, product, label, distance, view, catalogue, candidates in rows:
         if vector is None:
             versions[catalogue] = number
             continue
         similarity = min(1.0, max(-1.0, -distance))  # half precision may overstep by 3e-5
-        results[branches[at].question][vector].append(
-            Neighbour(image, number, product, label, similarity, view, catalogue)
-        )
-        seen[at, vector] = (seen.get((at, vector), (0, 0))[0] + 1, candidates)
-    short = {
-        branch.question
-        for at, branch in enumerate(branches)
-        for vector in range(branch.vectors)
-        if not _complete(branch, *seen.get((at, vector), (0, 0)))
-    }
+        one = Neighbour(image, number, product, label, similarity, view, catalogue)
+        best = kept.setdefault((at, vector), {})
+        key = product if branches[at].per_product else image
+        if key not in best or _best_first(one) < _best_first(best[key]):
+            best[key] = one
+        counted[at, vector] = candidates
+    results: list[list[list[Neighbour]]] = [[[] for _ in q.vectors] for q in questions]
+    short = set()
+    for at, branch in enumerate(branches):
+        for vector in range(branch.vectors):
+            best = kept.get((at, vector), {})
+            results[branch.question][vector] += best.values()
+            if not _complete(branch, len(best), counted.get((at, vector), 0)):
+                short.add(branch.question)
     return [
         Found(
             [sorted(found, key=_best_first)[: question.limit] for found in results[i]],
@@ -411,13 +431,13 @@ def _ask(
     ], short
 
 
-def _best_first(neighbour: Neighbour) -> tuple[float, int, int]:
-    return -neighbour.similarity, neighbour.catalogue_id, neighbour.number
+def _best_first(neighbour: Neighbour) -> tuple[float, int, int, int]:
+    return -neighbour.similarity, neighbour.catalogue_id, neighbour.number, neighbour.view
 
 
 def _complete(branch: _Branch, results: int, candidates: int) -> bool:
     """Whether a scan found as many as were asked for, or has certainly seen everything."""
-    if results == branch.limit:
+    if results >= branch.limit:
         return True
     if not branch.plan.exact:  # it may have ended early
         return False
