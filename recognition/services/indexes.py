@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from time import monotonic
 
+import numpy as np
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -43,6 +44,7 @@ WORTH_KEEPING = 100_000  # vectors in an index: exactly they would take 50 ms a 
 LOAD_SHARE = 0.25  # of the space after a load: from there on the index is better built anew
 RECALL_K = 10
 RECALL_QUESTIONS = 50
+RECALL_DOUBT = 5  # times as many questions decide where those found too little
 _RAISE = 1.25
 _STANDS_OUT = (1 / 3, 1 / 2, 1)
 """Shares of what a question that was answered rightly stands out by."""
@@ -110,9 +112,10 @@ def measure_recall(space_id: int) -> RecallSample | None:
     """Answer a sample of questions both ways, and search wider if too little was found.
 
     `ef_search` (or `probes`) grows until the space's target is met, with one standard error of the
-    sample to spare, or pgvector's limit is reached; the stored sample says from what to what. Then
-    it is measured when a first look is enough (`planner.first_look`). None when the space has no
-    index.
+    sample to spare, or pgvector's limit is reached; the stored sample says from what to what. One
+    question missed altogether puts a small sample under the target, and effort never falls again:
+    before it grows, more are asked. Then it is measured when a first look is enough
+    (`planner.first_look`). None when the space has no index.
     """
     space = VectorIndex.objects.select_related("feature_model").filter(pk=space_id).first()
     if space is None or not space.index_name:
@@ -128,7 +131,11 @@ def measure_recall(space_id: int) -> RecallSample | None:
     exact, exact_ms = recall.truth(space, asked, k=RECALL_K)
     before = {field: getattr(space, field), "stands_out": space.stands_out}
     share, indexed_ms = first = recall.sample(space, asked, exact, k=RECALL_K)
-    if not _enough(space, share) or (space.stands_out is None and planner.first_look(space)):
+    if not _enough(space, share, asked):
+        more = recall.questions(space, (RECALL_DOUBT - 1) * RECALL_QUESTIONS)
+        asked, exact = np.vstack([asked, more]), exact + recall.truth(space, more, k=RECALL_K)[0]
+        share, indexed_ms = first = recall.sample(space, asked, exact, k=RECALL_K)
+    if not _enough(space, share, asked) or (space.stands_out is None and planner.first_look(space)):
         share = _tune(space, field, most, asked, exact)
     after = {name: getattr(space, name) for name in before}
     effort = after[field]
@@ -167,23 +174,23 @@ def _tune(
 
     space.stands_out = None
     share = measured()
-    while not _enough(space, share) and getattr(space, field) < most:
+    while not _enough(space, share, asked) and getattr(space, field) < most:
         setattr(space, field, min(most, math.ceil(getattr(space, field) * _RAISE)))
         share = measured()
     contrast = recall.contrast(space, asked, exact)
     for part in _STANDS_OUT if contrast else ():
         space.stands_out = round(part * contrast, 4)
         looked = measured()
-        if looked >= share or _enough(space, looked):
+        if looked >= share or _enough(space, looked, asked):
             return looked
     space.stands_out = None
     return share
 
 
-def _enough(space: VectorIndex, share: float) -> bool:
+def _enough(space: VectorIndex, share: float, asked: Vectors) -> bool:
     """Whether a recall meets the target less one standard error of the sample: at 1,000,000 vectors
     a sample found 0.99 where 0.986 was the truth."""
-    error = math.sqrt(share * (1 - share) / (RECALL_QUESTIONS * RECALL_K))
+    error = math.sqrt(share * (1 - share) / (len(asked) * RECALL_K))
     return share - error >= space.recall_target
 
 

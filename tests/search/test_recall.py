@@ -40,6 +40,25 @@ def test_too_little_recall_makes_it_look_harder(shelf, ivf_shelf, index_type, fi
     assert again.recall > sample.recall
 
 
+def test_one_question_missed_by_chance_does_not_make_it_look_harder_for_ever(shelf, monkeypatch):
+    """Small samples are taken every few hours, and each may be unlucky."""
+    before = shelf.space.ef_search
+    asked, real = [], recall.sample
+
+    def sample(space, questions, exact, *, k):
+        found, took = real(space, questions, exact, k=k)
+        asked.append(len(questions))
+        return (0.9 if len(questions) == 10 else found), took
+
+    monkeypatch.setattr(recall, "sample", sample)
+    found = indexes.measure_recall(shelf.space.pk)
+    shelf.space.refresh_from_db()
+    assert asked[:2] == [10, 50]
+    assert (found.questions, found.raised_to) == (50, None)
+    assert found.recall >= 0.99
+    assert shelf.space.ef_search == before
+
+
 def test_the_recall_it_states_is_the_recall_there_is(shelf):
     VectorIndex.objects.filter(pk=shelf.space.pk).update(ef_search=1)
     shelf.space.refresh_from_db()
