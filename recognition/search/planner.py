@@ -21,9 +21,8 @@ MOST_EFFORT = 1_000  # pgvector's limit for ef_search
 FEWEST_CANDIDATES = 64  # when products are asked for
 LOOK_FROM = 50_000  # vectors: in smaller graphs the search is the lesser part of a question
 FIRST_LOOK = 20  # least ef_search of a first look ...
-BEYOND_PRODUCT = 1.1  # ... which must reach past the images of one product ...
-WORTH_LOOKING = 2  # ... and be this many times cheaper than the whole effort
-HARDER = 2  # what the first look saves: so much more effort for those that need all of it
+BEYOND_PRODUCT = 1.1  # ... which must reach past the images of one product
+HARDER = 2  # so many times the space's effort for what a first look found hard
 MOST_VIEWS = len(View)
 
 # Plain strings: a plan is made and compared for every question.
@@ -129,13 +128,13 @@ def choose(
 
 
 def first_look(space: VectorIndex, *, least: int = 0) -> int:
-    """`ef_search` of a first look into a space's graph, 0 where none is worth while.
+    """`ef_search` of a first look into a space's graph, 0 where none fits into the space's effort.
 
     `least` is how many candidates the answer needs. A descent into the wrong part of the graph
     misses everything, and then all it finds is about equally far away; where it was the right one,
-    a product stands out. To tell, the look must reach further than one product's own images.
+    a product stands out. To tell, the look must reach further than one product's own images. Even
+    one as deep as the space's effort is worth while: only what is hard gets more.
     """
     images = space.vectors / max(1, space.products)
     look = max(FIRST_LOOK, math.ceil(BEYOND_PRODUCT * images), least)
-    worth = space.vectors >= LOOK_FROM and WORTH_LOOKING * look <= space.ef_search
-    return look if worth else 0
+    return look if space.vectors >= LOOK_FROM and look <= space.ef_search else 0
