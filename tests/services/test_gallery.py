@@ -175,7 +175,7 @@ def test_adding_many_costs_as_many_statements_as_one(catalogue, django_assert_ma
         gallery_adding.NewImage(f"p{n}", factories.picture(n), external_id=str(n))
         for n in range(30)
     ]
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         gallery_adding.add_images(catalogue, new, by=catalogue.owner)
 
 
