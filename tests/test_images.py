@@ -398,7 +398,7 @@ def test_what_pillow_decodes_in_python_is_refused(data):
     started = time.perf_counter()
     with pytest.raises(BadImage, match="run lengths"):
         images.check(data)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 4
 
 
 def test_a_film_behind_a_phone_photo_is_not_counted_as_scans():
