@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Case, Count, F, IntegerField, OuterRef, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -16,7 +17,7 @@ from unfold.forms import BaseDialogForm
 
 from recognition.admin.catalogue import INDEX_COLOURS
 from recognition.admin.work import ReadOnlyAdmin, counted
-from recognition.models import FeatureModel, RecallSample, VectorIndex
+from recognition.models import Embedding, FeatureModel, RecallSample, VectorIndex
 from recognition.services import feature_models
 
 
@@ -94,8 +95,8 @@ class VectorIndexAdmin(ReadOnlyAdmin):
         "coloured_state",
         "index_type",
         "metric",
-        "vectors",
-        "products",
+        "vector_count",
+        "product_count",
         "recall",
         "build_error",
         "tended_at",
@@ -111,7 +112,7 @@ class VectorIndexAdmin(ReadOnlyAdmin):
                 "fields": (
                     ("catalogue", "feature_model"),
                     ("state", "tended_at"),
-                    ("vectors", "products"),
+                    ("vector_count", "product_count"),
                     "build_error",
                 )
             },
@@ -132,8 +133,24 @@ class VectorIndexAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VectorIndex]:
         samples = RecallSample.objects.filter(space=OuterRef("pk")).order_by("-measured_at")
+        recall_now = samples.annotate(now=Coalesce("recall_after", "recall")).values("now")
         rows = super().get_queryset(request)
-        return rows.annotate(last_recall=Subquery(samples.values("recall")[:1]))
+        return rows.annotate(
+            last_recall=Subquery(recall_now[:1]),
+            vectors_n=_now_if_small("vectors", counted(Embedding.objects, "space")),
+            products_n=_now_if_small(
+                "products",
+                counted(Embedding.objects, "space", Count("image__product", distinct=True)),
+            ),
+        )
+
+    @display(description=_("vectors"), ordering="vectors_n")
+    def vector_count(self, obj: VectorIndex) -> int:
+        return obj.vectors_n  # type: ignore[attr-defined]
+
+    @display(description=_("products"), ordering="products_n")
+    def product_count(self, obj: VectorIndex) -> int:
+        return obj.products_n  # type: ignore[attr-defined]
 
     @display(description=_("state"), ordering="state", label=INDEX_COLOURS)
     def coloured_state(self, obj: VectorIndex) -> tuple[str, str]:
@@ -143,3 +160,9 @@ class VectorIndexAdmin(ReadOnlyAdmin):
     def recall(self, obj: VectorIndex) -> str | None:
         last = obj.last_recall  # type: ignore[attr-defined]
         return None if last is None else f"{last:.3f}"
+
+
+def _now_if_small(stored: str, now: Coalesce) -> Case:
+    """What was counted when a space was last looked after; those that never were are small, and
+    are counted now."""
+    return Case(When(tended_at=None, then=now), default=F(stored), output_field=IntegerField())

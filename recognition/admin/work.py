@@ -266,9 +266,14 @@ def choose(
     return TemplateResponse(request, "admin/recognition/choose.html", context)
 
 
-def counted(rows: Manager[Any] | QuerySet[Any], by: str) -> Coalesce:
-    """Rows that point here by the foreign key `by`; a subquery, as joins multiply each other."""
-    counts = rows.order_by().filter(**{by: OuterRef("pk")}).values(by).annotate(n=Count("*"))
+def counted(
+    rows: Manager[Any] | QuerySet[Any],
+    by: str,
+    what: Count = Count("*"),  # noqa: B008
+) -> Coalesce:
+    """Rows (or `what` of them) that point here by the foreign key `by`; a subquery, as joins
+    multiply each other."""
+    counts = rows.order_by().filter(**{by: OuterRef("pk")}).values(by).annotate(n=what)
     return Coalesce(Subquery(counts.values("n"), output_field=IntegerField()), 0)
 
 
