@@ -168,3 +168,17 @@ def starter_catalogue(transactional_db, starter_models):
         return catalogues.create(name, owner=factories.user(f"owner of {name}"), **options)
 
     return make
+
+
+@pytest.fixture
+def nobody_counted() -> Iterator[None]:
+    """No request of another test counts towards the limit a minute, and none of this one later."""
+    from recognition.services import quotas
+
+    def forget() -> None:
+        for key in quotas._redis().scan_iter("shitu:requests:*"):
+            quotas._redis().delete(key)
+
+    forget()
+    yield
+    forget()

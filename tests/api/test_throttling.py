@@ -8,16 +8,8 @@ from recognition.services import quotas
 
 
 @pytest.fixture
-def limited(settings, catalogue):
+def limited(settings, catalogue, nobody_counted):
     settings.SHITU_API_REQUESTS_PER_MINUTE = 3
-    _forget()
-    yield
-    _forget()
-
-
-def _forget() -> None:
-    for key in quotas._redis().scan_iter("shitu:requests:*"):
-        quotas._redis().delete(key)
 
 
 def test_beyond_the_limit_it_says_when_to_come_back(limited, manager, url):

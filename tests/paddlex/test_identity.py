@@ -8,7 +8,6 @@ import logging
 import pytest
 
 from recognition.models import Catalogue
-from recognition.services import quotas
 from tests import factories
 
 BODY = {
@@ -16,19 +15,6 @@ BODY = {
         {"image": base64.b64encode(factories.png(0)).decode(), "label": "tea"},
     ]
 }
-
-
-@pytest.fixture
-def nobody_counted():
-    """No request of another test counts, and none of this one later."""
-    _forget()
-    yield
-    _forget()
-
-
-def _forget() -> None:
-    for key in quotas._redis().scan_iter("shitu:requests:*"):
-        quotas._redis().delete(key)
 
 
 @pytest.fixture
