@@ -6,8 +6,8 @@ Times are of one question after another from one client, round trip included, in
 alternate between the contestants; a ratio is the median over the blocks. On a machine that is busy
 with other things client and server wait for their turn at every question, which FAISS in this
 process does not: then only the CPU figures mean anything. FAISS answers with one thread and the
-least efSearch that reaches a recall of 0.99. "Raw SQL" is `RAW` (`RAW_PRODUCTS`): the best
-statement we know for the same rows, prepared, with binary parameters, over the same connection.
+least efSearch that reaches a recall of 0.99. "Raw SQL" is the best statement we know for the same
+rows (`bench/handwritten.py`), prepared, with binary parameters, over the same connection.
 When all sizes are filled they are asked in turns too, which tells how time grows with size: what
 was measured an hour apart does not. Uses the project's database and cleans up behind itself.
 """
@@ -40,11 +40,12 @@ import faiss  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 
 from bench import spaces  # noqa: E402
+from bench.building import faiss_hnsw32, measure_building  # noqa: E402
+from bench.handwritten import BARE, NOTHING, RAW, RAW_PRODUCTS, profile, raw  # noqa: E402
 from bench.turns import Ask, duel, in_turns  # noqa: E402
 from bench.vectors import Clustered, Vectors, clustered  # noqa: E402
 from recognition import search  # noqa: E402
 from recognition.models import VectorIndex, View  # noqa: E402
-from recognition.search import wire  # noqa: E402
 from recognition.services import indexes  # noqa: E402
 
 if TYPE_CHECKING:
@@ -53,30 +54,6 @@ if TYPE_CHECKING:
 K = 5
 RECALL_TARGET = 0.99  # FAISS need not do better than this, even where we do
 EFFORTS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 256, 320, 400, 512, 640, 800)
-
-RAW = """
-SELECT c.image_id, g.number, p.id, p.label, c.d, c.view, p.catalogue_id, k.version
-FROM (SELECT e.image_id, e.view, {distance} AS d FROM recognition_embedding e
-      WHERE e.space_id = {space} ORDER BY {distance} LIMIT {k}) c
-JOIN recognition_galleryimage g ON g.id = c.image_id
-JOIN recognition_product p ON p.id = g.product_id AND p.is_active
-JOIN recognition_catalogue k ON k.id = p.catalogue_id
-ORDER BY c.d"""
-RAW_PRODUCTS = """
-SELECT * FROM (
-    SELECT DISTINCT ON (p.id) c.image_id, g.number, p.id, p.label, c.d, c.view, p.catalogue_id,
-           k.version
-    FROM (SELECT e.image_id, e.view, {distance} AS d FROM recognition_embedding e
-          WHERE e.space_id = {space} ORDER BY {distance} LIMIT 64) c
-    JOIN recognition_galleryimage g ON g.id = c.image_id
-    JOIN recognition_product p ON p.id = g.product_id AND p.is_active
-    JOIN recognition_catalogue k ON k.id = p.catalogue_id
-    ORDER BY p.id, c.d) t
-ORDER BY d LIMIT {k}"""
-NOTHING = "SELECT 1 FROM (SELECT %(v)b::halfvec) v"
-BARE = """
-SELECT e.image_id, {distance} AS d FROM recognition_embedding e
-WHERE e.space_id = {space} ORDER BY {distance} LIMIT {k}"""
 
 
 def ours(space: VectorIndex, *, per_product: bool) -> Ask:
@@ -87,54 +64,6 @@ def ours(space: VectorIndex, *, per_product: bool) -> Ask:
         return [neighbour.image_id for neighbour in found.neighbours[0]]
 
     return ask
-
-
-def raw(space: VectorIndex, template: str) -> Ask:
-    """The same question in hand-written SQL; a cursor of its own, kept open."""
-    statement, cursor = _by_hand(space, template)
-
-    def ask(vector: Vectors) -> list[int]:
-        cursor.execute(statement, {"v": wire.halves(vector)[0]}, binary=True)
-        return [row[0] for row in cursor.fetchall()]
-
-    return ask
-
-
-def _by_hand(space: VectorIndex, template: str) -> tuple[str, Any]:
-    """A statement for this space, and a cursor that searches as deep as the space is set to."""
-    dimension = f"({space.feature_model.dimension})" if space.index_name else ""
-    cast = f"::halfvec{dimension}" if space.index_name else ""
-    distance = f"e.emb{cast} <#> %(v)b::halfvec{dimension}"
-    with wire.cursor() as cur:  # prepares the connection
-        cur.execute("SELECT 1")
-    cursor = type(cur)(connection.connection)
-    cursor.execute(f"SET hnsw.ef_search = {space.ef_search}")
-    return template.format(distance=distance, space=space.pk, k=K), cursor
-
-
-def profile(space: VectorIndex, questions: Vectors) -> dict[str, float]:
-    """Where the time of a bare index scan goes, by PostgreSQL's own account (medians).
-
-    `server_ms` is execution without planning and the way there and back; `pages` of 8 KB were
-    touched, each a look into the buffer table and a read of another place in memory.
-    """
-    statement, cursor = _by_hand(space, BARE)
-    found = []
-    for row in range(50):
-        cursor.execute(
-            "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + statement,
-            {"v": wire.halves(questions[row : row + 1])[0]},
-        )
-        [[[plan]]] = cursor.fetchall()
-        pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
-        found.append((plan["Execution Time"], plan["Planning Time"], pages))
-    server, planning, pages = map(float, np.median(np.array(found), axis=0))
-    return {
-        "server_ms": server,
-        "planning_ms": planning,
-        "pages": pages,
-        "ns_per_page": 1e6 * server / pages,
-    }
 
 
 def in_faiss(index: faiss.Index) -> Ask:
@@ -177,11 +106,7 @@ def fill(size: int, questions: int) -> Subject:
         _remove(space)
         raise
     space.refresh_from_db()
-    row["built_with"] = space.built_with
     row["build_s"] = space.built_with.get("seconds")
-    row["index_bytes"] = space.built_with.get("bytes")
-    row["ef_search"] = space.ef_search
-    row["stands_out"] = space.stands_out
     log(f"index: {space.built_with}")
     return Subject(space, data, ids, row, log)
 
@@ -237,6 +162,19 @@ def measure(subject: Subject, *, equal_build: bool) -> None:
     `equal_build`: against FAISS built with the same effort as well.
     """
     space, data, ids, log = subject.space, subject.data, subject.ids, subject.log
+    careful = None
+    if equal_build:
+        figures, careful = measure_building(space, data.vectors)
+        subject.row.update(figures)
+        log(f"building, seconds: {figures}")
+    subject.row.update(
+        {
+            "built_with": space.built_with,
+            "index_bytes": space.built_with.get("bytes"),
+            "ef_search": space.ef_search,
+            "stands_out": space.stands_out,
+        }
+    )
     deep = _truth(data, 40 * K)
     truth = ids[deep]
     answers = [
@@ -250,35 +188,31 @@ def measure(subject: Subject, *, equal_build: bool) -> None:
     products_found = _recall_of_products(subject, deep)
     log(f"recall@{K} {mine:.4f}, of products {products_found:.4f}")
     target = min(mine, RECALL_TARGET)
-    peer, faiss_build = _faiss(data.vectors, 40)  # as PaddleX builds it
+    peer, faiss_build = faiss_hnsw32(data.vectors, 40)  # as PaddleX builds it
     effort, theirs = _least_effort(peer, data.questions, ids, truth, target)
     log(f"FAISS HNSW32 built in {faiss_build:.1f} s; efSearch {effort}: recall {theirs:.4f}")
     contestants = {
         "ours": ours(space, per_product=False),
-        "raw": raw(space, RAW),
-        "bare": raw(space, BARE),
-        "nothing": raw(space, NOTHING),
+        "raw": raw(space, RAW, K),
+        "bare": raw(space, BARE, K),
+        "nothing": raw(space, NOTHING, K),
         "faiss": in_faiss(peer),
         "products": ours(space, per_product=True),
-        "raw_products": raw(space, RAW_PRODUCTS),
+        "raw_products": raw(space, RAW_PRODUCTS, K),
     }
-    same: dict[str, Any] = {}
-    if equal_build:
-        careful, seconds = _faiss(data.vectors, space.ef_construction)
+    if careful:
         least, found = _least_effort(careful, data.questions, ids, truth, target)
         contestants["careful_faiss"] = in_faiss(careful)
-        same = {
-            "faiss_equal_construction_build_s": seconds,
-            "build_ratio_to_faiss_equal_construction": (space.built_with.get("seconds") or 0)
-            / seconds,
-            "faiss_equal_construction_recall": found,
-            "faiss_equal_construction_ef_search": least,
-        }
-        log(f"FAISS with efConstruction {space.ef_construction}: {seconds:.1f} s")
     times = duel(contestants, data.questions)
-    if equal_build:
-        same["cpu_ratio_to_faiss_equal_construction"] = times["ours"].cpu_ratio(
-            times["careful_faiss"]
+    if careful:
+        subject.row.update(
+            {
+                "faiss_equal_construction_recall": found,
+                "faiss_equal_construction_ef_search": least,
+                "cpu_ratio_to_faiss_equal_construction": times["ours"].cpu_ratio(
+                    times["careful_faiss"]
+                ),
+            }
         )
     log(", ".join(f"{name} {t.p50:.3f} ms (cpu {t.cpu_ms:.3f})" for name, t in times.items()))
     own, hand, inside = times["ours"], times["raw"], times["faiss"]
@@ -298,7 +232,7 @@ def measure(subject: Subject, *, equal_build: bool) -> None:
             "raw_sql_cpu_ms": hand.cpu_ms,
             "bare_sql_p50_ms": times["bare"].p50,
             "round_trip_p50_ms": times["nothing"].p50,
-            "profile": profile(space, data.questions),
+            "profile": profile(space, data.questions, K),
             "bare_sql_cpu_ms": times["bare"].cpu_ms,
             "faiss_p50_ms": inside.p50,
             "faiss_cpu_ms": inside.cpu_ms,
@@ -310,21 +244,9 @@ def measure(subject: Subject, *, equal_build: bool) -> None:
             "products_p50_ratio_to_raw_sql": times["products"].ratio(times["raw_products"]),
             "products_cpu_ratio_to_raw_sql": times["products"].cpu_ratio(times["raw_products"]),
         }
-        | same
     )
     subject.row.update(_crops(space, data.questions))
     log("crops")
-
-
-def _faiss(vectors: Vectors, construction: int) -> tuple[faiss.Index, float]:
-    """HNSW32 over the vectors, built with every core, and the seconds that took."""
-    index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = construction
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
-    began = time.perf_counter()
-    index.add(vectors)
-    faiss.omp_set_num_threads(1)
-    return index, time.perf_counter() - began
 
 
 def _least_effort(

@@ -404,7 +404,7 @@ def _build(space: VectorIndex) -> Tended:
     built = _parameters(space) | {
         "vectors": space.vectors,
         "bytes": physical.size(name),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 2),
     }
     if space.index_type == IndexType.IVF:
         built["lists"] = lists

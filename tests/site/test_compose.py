@@ -157,7 +157,12 @@ def test_its_postgres_is_set_as_the_embedded_one(compose):
     shared = given.pop("shared_buffers")
     assert re.fullmatch(r"\d+MB", shared)
     assert given == {name: embedded[name] for name in given}
-    assert {"max_locks_per_transaction", "random_page_cost", "jit"} <= set(given)
+    assert {
+        "jit",
+        "max_locks_per_transaction",
+        "min_dynamic_shared_memory",
+        "random_page_cost",
+    } <= set(given)
 
 
 def test_its_broker_loses_and_evicts_nothing(compose):
