@@ -205,9 +205,9 @@ class AsyncPipeline:
         """A result for each picture of `input`, in order, as soon as it is there.
 
         `index` is one that was built here, its key, a saved directory, or None for the server's
-        default. What a threshold leaves open is the catalogue's own. A picture that cannot be
-        answered raises ServerError with its name once those before it are out; with `on_error`
-        "skip" it is reported on standard error and left out.
+        default. What a threshold leaves open is the catalogue's own. A picture that cannot be used
+        or answered raises BadInput, OSError or ServerError with its name once those before it are
+        out; with `on_error` "skip" it is reported on standard error and left out.
         """
         options = {
             "indexKey": None if index is None else await self.key_of(index),
@@ -253,7 +253,7 @@ class AsyncPipeline:
                     "coordinate": found["bbox"],
                 }
             )
-        return ShiTuResult(item.path, boxes, lambda: data)
+        return ShiTuResult(item.path, boxes, lambda: data, page=item.page)
 
     async def key_of(self, index: AsyncIndex | str | Path) -> str:
         """The key of an index; a directory is uploaded at first use and whenever it changed."""

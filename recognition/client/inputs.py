@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from threading import Lock
+from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recognition.errors import BadInput
 from recognition.gallery_list import Entry, Severity, read_gallery_list, read_ids
@@ -23,56 +26,61 @@ Input: TypeAlias = "Picture | Iterable[Input]"
 # paddlex/inference/common/batch_sampler/image_batch_sampler.py, and what we read besides.
 SUFFIXES: Final = frozenset(
     ("bmp", "dib", "jpeg", "jpg", "png", "webp", "pbm", "pgm", "ppm", "pnm", "sr", "ras", "tiff",
-     "tif", "gif", "avif")
+     "tif", "pdf", "gif", "avif")
 )  # fmt: skip
-_PAGED: Final = {"tif", "tiff"}
+_PAGED: Final = {"tif", "tiff", "pdf"}
+_PDF_SCALE: Final = 2.0  # pixels a point: paddlex/inference/utils/io/readers.py, PDFReader
 _URL_SECONDS: Final = 15.0
 _SHOWN: Final = 5
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to ask about. `path` is what the result calls it (None: it has no name)."""
+    """One picture to ask about.
+
+    `path` is what the result calls it (None: it has no name), `page` counts from 1 in a file of
+    several. `load` gives the bytes of the picture's file; it raises BadInput or OSError, naming the
+    picture, for what cannot be used.
+    """
 
     path: str | None
     load: Callable[[], bytes]
+    page: int | None = None
 
 
 def items(source: Input) -> Iterator[Item]:
     """Every picture of an input, in order: a path, a URL, a directory (with all below it, sorted),
     an array (BGR or grey, uint8, as OpenCV has it), a PIL image, or a list of such.
 
-    A TIFF of several pages gives one item a page, as in PaddleX. Where PaddleX skips what it does
-    not know, this raises BadInput.
+    A TIFF or PDF of several pages gives one item a page, as in PaddleX. What is no picture is an
+    item too, whose `load` says why: PaddleX leaves it out without a word, and an error here would
+    take those before it along.
     """
-    if isinstance(source, np.ndarray):
-        pixels = _checked(source)
-        yield Item(None, lambda: from_array(pixels))
-    elif isinstance(source, Image.Image):
-        image = source
-        yield Item(None, lambda: from_pil(image))
+    if isinstance(source, (np.ndarray, Image.Image)):
+        given = source
+        yield Item(
+            None, lambda: from_array(given) if isinstance(given, np.ndarray) else from_pil(given)
+        )
     elif isinstance(source, (str, Path)):
         yield from _named(source)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, dict)):
         for one in source:
             yield from items(one)
     else:
-        raise BadInput(
-            f"a {type(source).__name__} is no picture; give a path, URL, directory, uint8 array "
-            "(BGR), PIL image, or a list of them",
-            field="input",
-        )
+        yield _unusable(None, _no_picture(source))
 
 
 def picture(source: Picture, root: Path | None = None) -> Callable[[], bytes]:
-    """How to get the file of one gallery picture; a relative path starts at `root`."""
-    if root is not None and isinstance(source, (str, Path)) and not _is_url(source):
-        source = root / source
-    if isinstance(source, (str, Path)) and not _is_url(source):
-        path = Path(source)
-        return path.read_bytes
-    found = list(items(source))
-    return found[0].load
+    """How to get the file of one gallery picture; a relative path starts at `root`. Raises BadInput
+    for what can be none."""
+    if isinstance(source, (str, Path)) and not is_url(source):
+        return (Path(source) if root is None else root / source).read_bytes
+    if isinstance(source, np.ndarray):
+        _checked(source)
+    elif not isinstance(source, (str, Image.Image)):
+        raise _no_picture(source)
+    [item] = items(source)
+    return item.load
 
 
 def from_array(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -138,6 +146,11 @@ def gallery(
     ]
 
 
+def is_url(source: Any) -> bool:
+    """Whether it is the address of a picture rather than a path."""
+    return isinstance(source, str) and urlsplit(source).scheme in ("http", "https")
+
+
 def ids(remove_ids: str | Path | Iterable[int]) -> list[int]:
     """Vector ids from a list, or from PaddleX's file of one id a line. Raises BadInput."""
     if not isinstance(remove_ids, (str, Path)):
@@ -156,49 +169,107 @@ def ids(remove_ids: str | Path | Iterable[int]) -> list[int]:
 
 def _named(source: str | Path) -> Iterator[Item]:
     text = str(source)
-    if _is_url(source):
+    if is_url(source):
         yield Item(text, lambda: _fetched(text))
         return
     path = Path(source)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        yield _unusable(text, error)
+        return
+    if folder:
         files = sorted(file for file in path.rglob("*") if _suffix(file) in SUFFIXES)
         if not files:
-            raise BadInput(f"there is no picture in {path}", field="input")
+            yield _unusable(text, BadInput(f"there is no picture in {path}", field="input"))
         for file in files:
             yield from _file(file, str(file))
-        return
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    if _suffix(path) == "pdf":
-        raise BadInput(f"{path} is a PDF; render its pages to pictures first", field="input")
-    yield from _file(path, text)
+    else:
+        yield from _file(path, text)
+
+
+def _no_picture(source: object) -> BadInput:
+    return BadInput(
+        f"a {type(source).__name__} is no picture; give a path, URL, directory, uint8 array (BGR), "
+        "PIL image, or a list of them",
+        field="input",
+    )
+
+
+def _unusable(name: str | None, error: Exception) -> Item:
+    def load() -> bytes:
+        raise error
+
+    return Item(name, load)
 
 
 def _file(path: Path, name: str) -> Iterator[Item]:
-    pages = _pages(path) if _suffix(path) in _PAGED else 1
-    if pages == 1:
+    if _suffix(path) not in _PAGED:
         yield Item(name, path.read_bytes)
-    else:
-        for page in range(pages):
-            yield Item(name, lambda page=page: _page(path, page))  # type: ignore[misc]
-
-
-def _pages(path: Path) -> int:
+        return
+    document = _Pdf(path) if _suffix(path) == "pdf" else _Tiff(path)
     try:
-        with Image.open(path) as image:
-            return getattr(image, "n_frames", 1)
-    except OSError:  # the server will say what is wrong with it
-        return 1
+        pages = document.pages()
+    except (BadInput, OSError) as error:
+        yield _unusable(name, error)
+        return
+    if pages == 1 and isinstance(document, _Tiff):
+        yield Item(name, path.read_bytes)
+        return
+    for page in range(pages):
+        yield Item(name, partial(document.page, page), page + 1 if pages > 1 else None)
 
 
-def _page(path: Path, number: int) -> bytes:
-    with Image.open(path) as image:
-        image.seek(number)
-        return from_pil(image)
+@dataclass(frozen=True)
+class _Tiff:
+    path: Path
+
+    def pages(self) -> int:
+        try:
+            with Image.open(self.path) as image:
+                return getattr(image, "n_frames", 1)
+        except UnidentifiedImageError:  # the server will say what is wrong with it
+            return 1
+
+    def page(self, number: int) -> bytes:
+        with Image.open(self.path) as image:
+            image.seek(number)
+            return from_pil(image)
 
 
-def _is_url(source: Any) -> bool:
-    return isinstance(source, str) and urlsplit(source).scheme in ("http", "https")
+@dataclass(frozen=True)
+class _Pdf:
+    """Opened anew for each page: PDFium may be used by one thread at a time."""
+
+    path: Path
+    _turn: ClassVar[Lock] = Lock()
+
+    def pages(self) -> int:
+        with self._opened() as document:
+            return len(document)
+
+    def page(self, number: int) -> bytes:
+        with self._opened() as document:
+            return from_pil(document[number].render(scale=_PDF_SCALE).to_pil())
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            import pypdfium2
+        except ImportError as error:
+            raise BadInput(
+                f"{self.path} is a PDF; install pypdfium2 to have its pages rendered",
+                field="input",
+            ) from error
+        with self._turn:
+            try:
+                document = pypdfium2.PdfDocument(self.path.read_bytes())
+            except pypdfium2.PdfiumError as error:
+                raise BadInput(
+                    f"{self.path} cannot be read as a PDF: {error}", field="input"
+                ) from error
+            with closing(document):
+                yield document
 
 
 def _suffix(path: Path) -> str:
@@ -207,7 +278,10 @@ def _suffix(path: Path) -> str:
 
 def _fetched(url: str) -> bytes:
     """The picture behind a URL, got from here as PaddleX's library does."""
-    response = httpx.get(url, timeout=_URL_SECONDS, follow_redirects=True)
+    try:
+        response = httpx.get(url, timeout=_URL_SECONDS, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise BadInput(f"{url} cannot be fetched: {error}", field="input") from error
     if not response.is_success:
         raise BadInput(f"{url} answered {response.status_code}", field="input")
     return response.content

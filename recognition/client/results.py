@@ -32,10 +32,16 @@ class ShiTuResult(dict[str, Any]):
     """
 
     def __init__(
-        self, input_path: _Text | None, boxes: list[dict[_Text, Any]], load: Callable[[], bytes]
+        self,
+        input_path: _Text | None,
+        boxes: list[dict[_Text, Any]],
+        load: Callable[[], bytes],
+        *,
+        page: int | None = None,
     ) -> None:
         super().__init__(input_path=input_path, boxes=boxes)
         self._load = load
+        self._page = page
         self._name = ""
 
     def __missing__(self, key: _Text) -> npt.NDArray[np.uint8]:
@@ -108,9 +114,10 @@ class ShiTuResult(dict[str, Any]):
 
     @property
     def _stem(self) -> _Text:
-        """Of the input; what has no name gets one that no other result has."""
+        """Of the input, and of which page; what has no name gets one that no other result has."""
         if self["input_path"]:
-            return Path(self["input_path"]).stem
+            page = "" if self._page is None else f"-{self._page}"
+            return Path(self["input_path"]).stem + page
         self._name = self._name or f"{int(time.time())}_{next(_unnamed):04}"
         return self._name
 

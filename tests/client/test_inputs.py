@@ -41,6 +41,7 @@ def test_every_page_of_a_tiff(tmp_path):
     pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
     found = list(inputs.items(tmp_path / "a.tiff"))
     assert [item.path for item in found] == [str(tmp_path / "a.tiff")] * 3
+    assert [item.page for item in found] == [1, 2, 3]
     colours = [inputs.to_array(item.load())[0, 0].tolist() for item in found]
     assert colours == [[0, 0, 255], [0, 255, 0], [255, 0, 0]]
 
@@ -72,20 +73,45 @@ def test_an_array_is_sent_in_the_right_colours():
     [None, 5, b"bytes", {"a": 1}, np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8),
      np.zeros((1, 4, 4, 3), np.uint8)],
 )  # fmt: skip
-def test_what_is_no_picture_is_said(source):
+def test_what_is_no_picture_says_so_when_its_turn_comes(source):
     """PaddleX writes a line into its log and gives no result."""
-    with pytest.raises(BadInput):
-        list(inputs.items(source))
+    [item] = inputs.items(source)
+    with pytest.raises(BadInput, match="is no picture"):
+        item.load()
+    with pytest.raises(BadInput, match="is no picture"):
+        inputs.gallery([source], ["tea"])
 
 
-def test_missing_files_empty_folders_and_pdf(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        names(tmp_path / "missing.jpg")
-    with pytest.raises(BadInput, match="no picture"):
-        names(tmp_path)
-    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
-    with pytest.raises(BadInput, match="PDF"):
-        names(tmp_path / "a.pdf")
+def test_missing_files_and_empty_folders_say_so_when_their_turn_comes(tmp_path):
+    (tmp_path / "empty").mkdir()
+    missing, empty, endless = inputs.items([tmp_path / "a.jpg", tmp_path / "empty", "x" * 5000])
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg"):
+        missing.load()
+    with pytest.raises(BadInput, match=r"no picture in .*empty"):
+        empty.load()
+    with pytest.raises(OSError, match="too long"):
+        endless.load()
+
+
+def test_every_page_of_a_pdf_at_twice_its_points(tmp_path):
+    pages = [Image.new("RGB", (36, 24), colour) for colour in ("red", "lime")]
+    pages[0].save(tmp_path / "a.PDF", save_all=True, append_images=pages[1:], resolution=72)
+    found = list(inputs.items(tmp_path))
+    assert [(item.path, item.page) for item in found] == [
+        (str(tmp_path / "a.PDF"), 1),
+        (str(tmp_path / "a.PDF"), 2),
+    ]
+    rendered = [inputs.to_array(item.load()) for item in found]
+    assert [pixels.shape for pixels in rendered] == [(48, 72, 3)] * 2
+    assert rendered[0][24, 36, 2] > 200 > 60 > rendered[0][24, 36, 1]
+    assert rendered[1][24, 36, 1] > 200 > 60 > rendered[1][24, 36, 2]
+
+
+def test_a_broken_pdf_is_named(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4 and no more")
+    [item] = inputs.items(tmp_path / "a.pdf")
+    with pytest.raises(BadInput, match=r"a\.pdf cannot be read as a PDF"):
+        item.load()
 
 
 def test_galleries_come_as_a_list_file_or_as_lists(tmp_path):

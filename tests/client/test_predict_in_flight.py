@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from recognition.client import ServerError, create_async_pipeline, create_pipeline
+from recognition.errors import RecognitionError
 from tests import factories
 
 
@@ -92,6 +93,23 @@ def test_one_bad_picture_is_named_and_may_be_skipped(slow, folder, capsys):
         slow.total = 0
         assert len(list(pipeline.predict(folder, on_error="skip"))) == 59
     assert "002.png" in capsys.readouterr().err
+
+
+def test_inputs_that_cannot_be_read_take_no_answer_along(slow, folder, tmp_path, capsys):
+    first = str(folder / "000.png")
+    for bad, why in (
+        (tmp_path / "missing.jpg", "missing.jpg"),
+        (5, "int is no picture"),
+        ("http://127.0.0.1:9/a.jpg", "127.0.0.1:9/a.jpg cannot be fetched"),
+    ):
+        with create_pipeline(slow.url) as pipeline:
+            results = pipeline.predict([first, bad, first])
+            assert next(results)["input_path"] == first
+            with pytest.raises((RecognitionError, OSError), match=why):
+                next(results)
+            kept = list(pipeline.predict([first, bad, first], on_error="skip"))
+        assert [result["input_path"] for result in kept] == [first, first]
+        assert why in capsys.readouterr().err
 
 
 def test_the_asynchronous_pipeline_does_the_same(slow, folder):

@@ -68,6 +68,14 @@ def test_what_has_no_name_gets_one_of_its_own(tmp_path):
     }
 
 
+def test_pages_of_one_file_do_not_overwrite_each_other(tmp_path):
+    for page in (1, 2):
+        ShiTuResult("scan.tiff", BOXES, lambda: factories.png(0), page=page).save_all(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "scan-1.json", "scan-1_res.tiff", "scan-2.json", "scan-2_res.tiff",
+    }  # fmt: skip
+
+
 def test_it_is_drawn_upon(library):
     one = result()
     drawn = one.img

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 
@@ -64,7 +65,7 @@ class TestPredict:
         assert f"{private}: The URL is not fetched" in err
         assert f"{shop}/2.png: The picture is not a picture" in err
         assert "none.png: it cannot be read: No such file" in err
-        assert "there is no picture in this directory" in err
+        assert "there is no picture in" in err
         assert "4 of 6 inputs could not be answered" in err
 
     def test_nothing_answered_is_exit_code_2(self, predict, tmp_path):
@@ -95,6 +96,19 @@ class TestPredict:
         ]
         assert json.loads((out / "1.json").read_text()) == results[0]["res"]
         assert Image.open(out / "1_res.png").format == "PNG"
+
+    def test_every_reference_picture_is_named_as_in_paddlex(self, predict, shop):
+        _, [result], _ = predict(shop / "1.png", "--rec-threshold", -1)
+        assert sorted(result["res"]["boxes"][0]["labels"]) == ["green coffee", "tea", "tea"]
+
+    def test_every_page_is_asked_about(self, predict, tmp_path):
+        pages = [Image.open(io.BytesIO(png(number))) for number in (3, 1)]
+        pages[0].save(tmp_path / "scan.tiff", save_all=True, append_images=pages[1:])
+        code, results, _ = predict(tmp_path / "scan.tiff", "--save", tmp_path / "out")
+        assert code == 0
+        labels = [result["res"]["boxes"][0]["labels"][0] for result in results]
+        assert labels == ["green coffee", "tea"]
+        assert len(list((tmp_path / "out").iterdir())) == 4
 
     def test_names_that_are_not_utf8_are_printed_and_saved(self, predict, tmp_path):
         folder = tmp_path / "photos"

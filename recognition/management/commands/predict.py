@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from argparse import ArgumentParser
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -17,6 +16,8 @@ from django.core.management.base import BaseCommand, CommandError
 from PIL import Image
 
 from recognition import drawing, images
+from recognition.client import inputs
+from recognition.client.inputs import Item
 from recognition.errors import BadInput
 from recognition.fetch import fetch_picture
 from recognition.images import Picture
@@ -26,18 +27,14 @@ from recognition.models import RecognitionQuery
 from recognition.services import pictures, queries
 from recognition.services.imports.lines import printable
 
-# What PaddleX's image sampler takes from a directory.
-SUFFIXES = frozenset(
-    (".bmp", ".dib", ".jpeg", ".jpg", ".png", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
-    + (".sr", ".ras", ".tiff", ".tif", ".pdf")
-)
 _JPEG = {".jpg", ".jpeg"}
 _WRITABLE = {".bmp", ".dib", ".png", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff"}
 
 
 class Command(BaseCommand):
     help = (
-        "Recognise pictures: files, directories (all pictures below them) or URLs. Prints "
+        "Recognise pictures: files (of TIFF and PDF every page), directories (all pictures below "
+        "them) or URLs. Prints "
         'PaddleX\'s {"res": {"input_path", "boxes"}} for each. Exit code 0: all are answered, '
         "1: some failed, 2: none could be answered."
     )
@@ -62,18 +59,19 @@ class Command(BaseCommand):
             det_threshold=options["det_threshold"],
             rec_threshold=options["rec_threshold"],
             top_k=options["topk"],
+            per_product=False,  # PaddleX's answer names every reference picture
         )
         save = Saver(options["save"]) if options["save"] else None
         names: deque[str] = deque()
         answered = failed = 0
 
-        def inputs() -> Iterator[tuple[str, Any]]:
+        def named() -> Iterator[tuple[str, Callable[[], Picture]]]:
             for name, load in _inputs(options["input"]):
                 names.append(name)
                 yield printable(name), load
 
         with worker_running(self.stderr):
-            for answer in queries.ask_all(catalogue, inputs(), by=user, options=asked):
+            for answer in queries.ask_all(catalogue, named(), by=user, options=asked):
                 name = names.popleft()
                 if answer.query is None:
                     failed += 1
@@ -129,46 +127,27 @@ class Saver:
         return name.with_stem(stem)
 
 
-def _inputs(given: list[str]) -> Iterator[tuple[str, Any]]:
-    """Every input with what loads and checks it; a directory gives its pictures by path."""
-    for text in given:
-        if text.startswith(("http://", "https://")):
-            yield text, partial(_fetch, text)
-            continue
-        path = Path(text)
-        if not path.is_dir():
-            yield text, partial(_read, path)
-            continue
-        found = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if PurePath(name).suffix.lower() in SUFFIXES
-        )
-        if not found:
-            yield text, partial(_refuse, "there is no picture in this directory")
-        for file in found:
-            yield str(file), partial(_read, file)
+def _inputs(given: list[str]) -> Iterator[tuple[str, Callable[[], Picture]]]:
+    """Every input with what loads and checks it; URLs are fetched through the guard."""
+    for item in inputs.items(given):
+        name = str(item.path)
+        yield name, partial(_fetch, name) if inputs.is_url(name) else partial(_read, item)
 
 
-def _read(path: Path) -> Picture:
+def _read(item: Item) -> Picture:
     try:
-        with path.open("rb") as file:
-            return images.check(file)
+        data = item.load()
     except OSError as error:
-        raise BadInput(f"it cannot be read: {error.strerror}", field="input") from error
+        raise BadInput(f"it cannot be read: {error.strerror or error}", field="input") from error
+    return images.check(io.BytesIO(data))
 
 
 def _fetch(url: str) -> Picture:
     return images.check(fetch_picture(url))
 
 
-def _refuse(reason: str) -> Picture:
-    raise BadInput(reason, field="input")
-
-
 def _file_name(name: str) -> PurePath:
     """Of a path or URL, what the results are called after."""
-    if name.startswith(("http://", "https://")):
+    if inputs.is_url(name):
         name = unquote(PurePosixPath(urlsplit(name).path).name).replace("/", "_") or "url"
     return PurePath(printable(PurePath(name).name) or "input")
