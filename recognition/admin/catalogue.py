@@ -23,7 +23,14 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from recognition.admin.work import RecognitionAdmin, RefusableForm, choose, counted, going
+from recognition.admin.work import (
+    RecognitionAdmin,
+    RefusableForm,
+    choose,
+    counted,
+    going,
+    pks,
+)
 from recognition.errors import BadInput
 from recognition.models import (
     Catalogue,
@@ -112,10 +119,14 @@ class CatalogueForm(RefusableForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            # Asked for once, when it is made; a declared field would be required for ever.
+            for name in ("feature_model", "index_type"):
+                self.fields.pop(name, None)
+            if self.instance.index:
+                self.initial.setdefault("metric", self.instance.index.metric)
         if "feature_model" in self.fields:
             self.fields["feature_model"].queryset = FeatureModel.objects.filter(installed=True)  # type: ignore[attr-defined]
-        if self.instance.pk and self.instance.index:
-            self.initial.setdefault("metric", self.instance.index.metric)
 
 
 @admin.register(Catalogue)
@@ -143,7 +154,6 @@ class CatalogueAdmin(RecognitionAdmin):
         (
             _("Recognition"),
             {
-                "classes": ("tab",),
                 "fields": (
                     "detector",
                     ("det_threshold", "max_detections"),
@@ -153,11 +163,10 @@ class CatalogueAdmin(RecognitionAdmin):
                 ),
             },
         ),
-        (_("Gallery"), {"classes": ("tab",), "fields": ("crop_policy",)}),
+        (_("Gallery"), {"fields": ("crop_policy",)}),
         (
             _("State"),
             {
-                "classes": ("tab",),
                 "fields": (
                     ("index", "index_said"),
                     ("product_count", "image_count"),
@@ -280,7 +289,7 @@ class CatalogueAdmin(RecognitionAdmin):
             catalogues.remove(catalogue)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        ids = [obj.pk for obj in objs]
+        ids = pks(objs)
         lines, figures = going(
             {
                 model: model._default_manager.filter(catalogue__in=ids).count()

@@ -195,6 +195,9 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
         if len(catalogues) > 1:
             messages.error(request, _("Choose pictures of one catalogue only."))
             return None
+        if not catalogues:  # a worker took them out of the state that the list shows
+            messages.warning(request, _("The chosen pictures are not in this list any more."))
+            return None
         [catalogue] = catalogues
 
         def act(label: str) -> None:

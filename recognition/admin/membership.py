@@ -6,12 +6,11 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 
-from recognition.admin.work import RecognitionAdmin
-from recognition.errors import RecognitionError
+from recognition.admin.work import RecognitionAdmin, RemovedTogether
 from recognition.models import Invitation, Membership
 from recognition.services import members
 
@@ -43,7 +42,7 @@ class MembershipAdmin(RecognitionAdmin):
 
 
 @admin.register(Invitation)
-class InvitationAdmin(RecognitionAdmin):
+class InvitationAdmin(RemovedTogether, RecognitionAdmin):
     """Sent from the pages and the API, because the link is known to the sender only."""
 
     list_display = ("email", "catalogue", "role", "invited_by", "created_at", "expires_at", "used")
@@ -55,18 +54,13 @@ class InvitationAdmin(RecognitionAdmin):
         ("invited_by", "created_at", "expires_at"),
         ("accepted_by", "accepted_at"),
     )
-    actions = ("withdraw",)
+    actions = ("delete_selected",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def get_actions(self, request: HttpRequest) -> Any:
-        actions = super().get_actions(request)
-        actions.pop("delete_selected", None)  # `withdraw` says it better
-        return actions
 
     @display(description=_("accepted"), boolean=True)
     def used(self, obj: Invitation) -> bool:
@@ -76,9 +70,11 @@ class InvitationAdmin(RecognitionAdmin):
         members.withdraw(obj)
 
     @action(description=_("Withdraw"), permissions=["delete"])
-    def withdraw(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+    def delete_selected(
+        self, request: HttpRequest, queryset: QuerySet[Invitation]
+    ) -> HttpResponse | None:
+        return super().delete_selected(request, queryset)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
         for invitation in queryset.select_related("catalogue"):
-            try:
-                members.withdraw(invitation)
-            except RecognitionError as error:
-                self.message_user(request, f"{invitation}: {error.message}", "ERROR")
+            members.withdraw(invitation)

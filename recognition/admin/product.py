@@ -14,18 +14,19 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from recognition.admin.gallery import tell_embedded_again
-from recognition.admin.work import RecognitionAdmin, choose, counted, going, thumbnail
-from recognition.errors import RecognitionError
+from recognition.admin.work import RecognitionAdmin, choose, counted, going, pks, thumbnail
+from recognition.errors import BadInput, RecognitionError
 from recognition.models import Catalogue, GalleryImage, Product
 from recognition.services import gallery_embedding, product_merging, product_moving, products, trash
 
 SHOWN = 24
+MOST_MERGED = 100  # choices in one list
 
 
 class PlaceFilter(admin.SimpleListFilter):
@@ -164,9 +165,9 @@ class ProductAdmin(RecognitionAdmin):
             trash.put(catalogue, rows)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        images = GalleryImage.objects.filter(product__in=[obj.pk for obj in objs])
-        lines, figures = going({GalleryImage: images.count()})
-        return [*map(str, objs), lines], figures, set(), []
+        images = GalleryImage.objects.filter(product__in=pks(objs))
+        lines, figures = going({Product: len(objs), GalleryImage: images.count()})
+        return [*lines, [str(obj) for obj in objs[:SHOWN]]], figures, set(), []
 
     @action(description=_("Activate: may be an answer"), permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:
@@ -192,6 +193,11 @@ class ProductAdmin(RecognitionAdmin):
             product_merging.merge([row for row in queryset if row.pk != into.pk], into)
             messages.success(request, _("Merged into %(product)s.") % {"product": into})
 
+        if queryset.count() > MOST_MERGED:
+            raise BadInput(
+                gettext("At most %(n)d products are merged at once: choose fewer.")
+                % {"n": MOST_MERGED}
+            )
         chosen = forms.ModelChoiceField(
             queryset, label=_("Which one stays?"), widget=UnfoldAdminSelectWidget
         )

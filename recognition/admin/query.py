@@ -6,8 +6,6 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.actions import delete_selected as remove_selected
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
@@ -23,11 +21,13 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from recognition.admin.work import (
     RecognitionAdmin,
+    RemovedTogether,
     WithPicture,
     WithState,
     counted,
     framed_picture,
     going,
+    pks,
 )
 from recognition.errors import RecognitionError
 from recognition.models import (
@@ -101,7 +101,7 @@ def _region(detection: Detection) -> str:
 
 
 @admin.register(RecognitionQuery)
-class RecognitionQueryAdmin(WithPicture, WithState, RecognitionAdmin):
+class RecognitionQueryAdmin(RemovedTogether, WithPicture, WithState, RecognitionAdmin):
     list_display = (
         "small_picture",
         "key",
@@ -220,18 +220,7 @@ class RecognitionQueryAdmin(WithPicture, WithState, RecognitionAdmin):
         for query in queryset.order_by("pk"):
             queries.remove(query)
 
-    @admin.action(
-        permissions=["delete"],
-        description=remove_selected.short_description,  # type: ignore[attr-defined]
-    )
-    def delete_selected(
-        self, request: HttpRequest, queryset: QuerySet[RecognitionQuery]
-    ) -> HttpResponse | None:
-        """All or none of them, and so with what Django notes of it."""
-        with transaction.atomic():
-            return remove_selected(self, request, queryset)
-
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        regions = Detection.objects.filter(query__in=[obj.pk for obj in objs])
+        regions = Detection.objects.filter(query__in=pks(objs))
         _lines, figures = going({RecognitionQuery: len(objs), Detection: regions.count()})
         return [str(obj) for obj in objs[:20]], figures, set(), []

@@ -6,34 +6,29 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
 
-from recognition.admin.work import RecognitionAdmin
+from recognition.admin.work import RecognitionAdmin, RemovedTogether
 from recognition.models import ApiToken
 from recognition.services import tokens
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(RecognitionAdmin):
+class ApiTokenAdmin(RemovedTogether, RecognitionAdmin):
     list_display = ("name", "start", "user", "role", "created", "expiry", "last_used_at")
     list_select_related = ("user",)
     list_filter = ("role",)
     search_fields = ("name", "user__username", "token_key")
     fields = ("name", "start", "user", "role", "catalogues", "created", "expiry", "last_used_at")
-    actions = ("revoke",)
+    actions = ("delete_selected",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def get_actions(self, request: HttpRequest) -> Any:
-        actions = super().get_actions(request)
-        actions.pop("delete_selected", None)  # `revoke` says it better
-        return actions
 
     @display(description=_("starts with"))
     def start(self, obj: ApiToken) -> str:
@@ -43,6 +38,11 @@ class ApiTokenAdmin(RecognitionAdmin):
         tokens.revoke(obj)
 
     @action(description=_("Revoke"), permissions=["delete"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+    def delete_selected(
+        self, request: HttpRequest, queryset: QuerySet[ApiToken]
+    ) -> HttpResponse | None:
+        return super().delete_selected(request, queryset)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         for token in queryset:
             tokens.revoke(token)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import messages
+from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected as remove_selected
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import (
     Count,
     IntegerField,
@@ -92,6 +94,7 @@ class RecognitionAdmin(ModelAdmin):
     list_per_page = 50
     list_filter_submit = False
     compressed_fields = True
+    delete_selected_confirmation_template = "admin/recognition/delete_selected.html"
 
     class Media:
         css: ClassVar[dict[str, list[str]]] = {"all": ["recognition/admin.css"]}
@@ -138,6 +141,19 @@ class RecognitionAdmin(ModelAdmin):
         form = super().get_form(request, obj, change=change, **kwargs)
         form.refused = getattr(request, "refused", None)
         return form
+
+
+class RemovedTogether(ModelAdmin):
+    """Several are removed all or none, and so with what Django notes of it. Name `delete_selected`
+    among `actions`."""
+
+    @admin.action(
+        permissions=["delete"],
+        description=remove_selected.short_description,  # type: ignore[attr-defined]
+    )
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        with transaction.atomic():
+            return remove_selected(self, request, queryset)
 
 
 class ReadOnlyAdmin(RecognitionAdmin):
@@ -275,6 +291,12 @@ def counted(
     multiply each other."""
     counts = rows.order_by().filter(**{by: OuterRef("pk")}).values(by).annotate(n=what)
     return Coalesce(Subquery(counts.values("n"), output_field=IntegerField()), 0)
+
+
+def pks(objs: QuerySet[Any] | Sequence[Model]) -> QuerySet[Any] | list[Any]:
+    """The primary keys of what the "are you sure" page is about, for a filter, without loading it:
+    it may be all rows of a list."""
+    return objs.values("pk") if isinstance(objs, QuerySet) else [obj.pk for obj in objs]
 
 
 def going(counts: Mapping[type[Model], int]) -> tuple[list[str], dict[str, int]]:
