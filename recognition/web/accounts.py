@@ -31,6 +31,7 @@ from django.views.decorators.http import (
     require_POST,
     require_safe,
 )
+from django_htmx.http import HttpResponseClientRedirect
 
 from recognition import links
 from recognition.errors import Conflict, LimitReached, NotFound, NotReady, SignInRefused
@@ -80,6 +81,13 @@ class SignInView(auth.LoginView):
 
     template_name = "recognition/login.html"
     redirect_authenticated_user = True
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """For a part of a page that was asked for after the session's end, the whole page is left:
+        its place is no place to sign in."""
+        if request.htmx:
+            return HttpResponseClientRedirect(request.get_full_path())
+        return super().get(request, *args, **kwargs)
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not settings.SHITU_PASSWORD_LOGIN:

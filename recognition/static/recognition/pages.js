@@ -58,9 +58,19 @@ if (ask) {
     if (answer.querySelector("[data-sending]")) answer.replaceChildren(...before);
   });
 
-  ask.elements.catalogue.addEventListener("change", (event) => {
-    if (chosen()) ask.requestSubmit();
-    else location.href = event.target.selectedOptions[0].dataset.page;
+  // A closed list changes at every press of an arrow key, so then nothing is sent and no page left:
+  // the button does that. What told of the catalogue before tells of the new one, or nothing.
+  const catalogue = ask.elements.catalogue;
+  let byKey = false;
+  catalogue.addEventListener("keydown", () => (byKey = true));
+  catalogue.addEventListener("pointerdown", () => (byKey = false));
+  catalogue.addEventListener("change", () => {
+    const { page, gallery } = catalogue.selectedOptions[0].dataset;
+    if (byKey) {
+      document.querySelector("#gallery").href = gallery;
+      for (const input of ask.querySelectorAll("[placeholder]")) input.placeholder = "";
+    } else if (chosen()) ask.requestSubmit();
+    else location.href = page;
   });
 
   const pictureIn = (transfer) => [...transfer.files].find((file) => file.type.startsWith("image/"));
