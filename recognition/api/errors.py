@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import (
+    DisallowedHost,
     ObjectDoesNotExist,
     PermissionDenied,
     RequestDataTooBig,
@@ -189,11 +190,23 @@ def _asks_api(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """handler400: outside of any view."""
-    if not _asks_api(request):
-        return defaults.bad_request(request, exception)
-    body = envelope(errors.BadInput.code, _("the request is malformed"))
-    return JsonResponse(body, status=400)
+    """handler400: outside of any view. Whoever reaches the site by a name it was not given is told
+    so, since the whole site answers nothing else then."""
+    message = _("the request is malformed")
+    if isinstance(exception, DisallowedHost):
+        message = _(
+            "this site does not go by the name in the request's address (Host); add it to "
+            "SHITU_ALLOWED_HOSTS, or use one that is there"
+        )
+    if _asks_api(request):
+        return JsonResponse(envelope(errors.BadInput.code, message), status=400)
+    if request.path.startswith("/shitu-"):
+        from recognition.api.paddlex.envelope import failure  # which needs this module
+
+        return failure(400, message)
+    if isinstance(exception, DisallowedHost):
+        return HttpResponse(message, status=400, content_type="text/plain; charset=utf-8")
+    return defaults.bad_request(request, exception)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
