@@ -127,6 +127,11 @@ SHITU_HTTPS = env.bool("SHITU_HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SHITU_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SHITU_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if SHITU_HTTPS else 0
+# Whose address it is, in the log, for locks and limits: who connects, or whom the proxies name. One
+# proxy writes one address; a header that tells of more was begun by the client and is not believed.
+SHITU_PROXIES = env.int("SHITU_PROXIES", default=0)
+IPWARE_META_PRECEDENCE_ORDER = ("HTTP_X_FORWARDED_FOR", "REMOTE_ADDR")[not SHITU_PROXIES :]
+IPWARE_META_PROXY_COUNT = SHITU_PROXIES - 1 if SHITU_PROXIES else None
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"

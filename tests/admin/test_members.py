@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from recognition.models import Action, AuditEntry, Invitation, Membership, Quota
 from tests import factories
+from tests.admin.browser import posted
 
 MEMBERS = "admin:recognition_membership"
 QUOTAS = "admin:recognition_quota"
@@ -41,12 +43,34 @@ def test_a_member_is_removed(staff, rows):
     assert not Membership.objects.filter(pk=ben.pk).exists()
 
 
-def test_an_invitation_is_withdrawn(staff, rows):
-    staff.post(
-        reverse("admin:recognition_invitation_changelist"),
-        {"action": "withdraw", "_selected_action": [rows.invitation.pk]},
-    )
+INVITATIONS = "admin:recognition_invitation_changelist"
+
+
+def test_withdrawing_an_invitation_is_asked_about_first(staff, rows):
+    assert ">Withdraw<" in staff.get(reverse(INVITATIONS)).content.decode()
+    chosen = {"action": "delete_selected", "_selected_action": [rows.invitation.pk]}
+    question = staff.post(reverse(INVITATIONS), chosen).content.decode()
+    assert Invitation.objects.exists()
+    staff.post(reverse(INVITATIONS), posted(question, with_field="post"))
     assert not Invitation.objects.exists()
+    assert AuditEntry.objects.filter(action=Action.INVITATION_WITHDRAW).exists()
+
+
+def test_of_several_invitations_all_are_withdrawn_or_none(staff, rows):
+    accepted = Invitation.objects.create(
+        catalogue=rows.catalogue,
+        email="eve@example.org",
+        digest="1" * 64,
+        invited_by=rows.user,
+        expires_at=timezone.now(),
+        accepted_at=timezone.now(),
+    )
+    chosen = {"_selected_action": [rows.invitation.pk, accepted.pk]}
+    response = staff.post(
+        reverse(INVITATIONS), {"action": "delete_selected", "post": "yes"} | chosen, follow=True
+    )
+    assert Invitation.objects.count() == 2
+    assert "accepted already" in response.content.decode()
 
 
 def test_a_quota_is_given_changed_and_taken_back(staff, rows):

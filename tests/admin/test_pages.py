@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from recognition.models import Catalogue
 from tests import factories
+from tests.admin.browser import posted
 
 MODELS = sorted(
     model._meta.model_name
@@ -52,6 +53,21 @@ def test_a_list_takes_few_queries(staff, rows, model, django_assert_max_num_quer
 def test_a_row_opens(staff, rows, model):
     address = reverse(f"admin:recognition_{model}_change", args=[getattr(rows, model).pk])
     assert staff.get(address).status_code == 200
+
+
+CHANGEABLE = ["catalogue", "galleryimage", "membership", "product", "quota", "user", "vectorindex"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_browser_posts_of_an_untouched_row_is_taken(staff, rows, model):
+    address = reverse(f"admin:recognition_{model}_change", args=[getattr(rows, model).pk])
+    page = staff.get(address)
+    assert page.context["has_change_permission"] is (model in CHANGEABLE)
+    if model in CHANGEABLE:
+        form = posted(page.content.decode(), f"{model}_form")
+        response = staff.post(address, form | {"_save": "Save"})
+        errors = getattr(response, "context", None) and response.context.get("errors")
+        assert response.status_code == 302, errors
 
 
 @pytest.mark.parametrize("model", MODELS)
