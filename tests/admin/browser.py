@@ -24,8 +24,10 @@ class _Fields(HTMLParser):
             self.forms.append((given.get("id", ""), []))
         elif not self.forms or "disabled" in given:
             return
-        elif tag == "input" and name and given.get("type", "text") not in _NOT_POSTED:
-            if given.get("type") not in ("checkbox", "radio") or "checked" in given:
+        elif tag == "input" and name and (kind := given.get("type", "text")) not in _NOT_POSTED:
+            if kind not in ("checkbox", "radio"):
+                self.forms[-1][1].append((name, given.get("value", "")))
+            elif "checked" in given:
                 self.forms[-1][1].append((name, given.get("value", "on")))
         elif tag == "select" and name:
             self._select = (name, "multiple" in given, [])

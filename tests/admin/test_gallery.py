@@ -10,6 +10,7 @@ from django.urls import reverse
 from recognition.models import Action, AuditEntry, Catalogue, GalleryImage, Product, State
 from recognition.services import products
 from tests import factories
+from tests.admin.browser import posted
 
 IMAGES = "admin:recognition_galleryimage"
 PRODUCTS = "admin:recognition_product"
@@ -98,6 +99,41 @@ def test_removing_pictures_moves_the_version_and_removes_files(
     assert not GalleryImage.objects.filter(pk=rows.failed.pk).exists()
     assert not default_storage.exists(name)
     assert version() == before + 1
+
+
+def test_all_rows_of_a_list_are_removed_however_many_they_are(staff, rows, settings):
+    """A browser would post a field for each of them, and Django refuses more than a thousand."""
+    settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 20
+    for number in range(60):
+        factories.add(rows.catalogue, f"product {number:02}", 100 + number)
+    products = reverse(f"{PRODUCTS}_changelist") + "?q=product"
+    chosen = {"action": "delete_selected", "select_across": "1", "_selected_action": [0]}
+    question = staff.post(products, chosen).content.decode()
+    assert "60" in question
+    assert question.count("<li>product ") < 30
+    response = staff.post(products, posted(question, with_field="post"), follow=True)
+    assert "Successfully deleted 60" in response.content.decode()
+    assert list(Product.objects.values_list("label", flat=True)) == ["green tea"]
+
+
+def test_so_many_products_as_no_list_holds_are_not_merged(staff, rows, monkeypatch):
+    monkeypatch.setattr("recognition.admin.product.MOST_MERGED", 1)
+    other = factories.add(rows.catalogue, "oolong", 7).product
+    response = staff.post(
+        reverse(f"{PRODUCTS}_changelist"),
+        {"action": "merge", "_selected_action": [rows.product.pk, other.pk]},
+        follow=True,
+    )
+    assert "choose fewer" in response.content.decode()
+
+
+def test_pictures_that_left_the_list_meanwhile_are_not_moved(staff, rows):
+    response = staff.post(
+        reverse(f"{IMAGES}_changelist") + "?state__exact=failed",
+        {"action": "move", "_selected_action": [rows.galleryimage.pk], "chosen": "oolong"},
+        follow=True,
+    )
+    assert "not in this list any more" in response.content.decode()
 
 
 def test_a_product_is_made(staff, rows):

@@ -55,7 +55,7 @@ def test_a_row_opens(staff, rows, model):
     assert staff.get(address).status_code == 200
 
 
-CHANGEABLE = ["catalogue", "galleryimage", "membership", "product", "quota", "user", "vectorindex"]
+CHANGEABLE = ["catalogue", "galleryimage", "membership", "product", "quota", "user"]
 
 
 @pytest.mark.parametrize("model", MODELS)

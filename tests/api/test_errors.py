@@ -102,6 +102,21 @@ def test_an_unforeseen_error_is_left_for_the_log():
     assert to_response(ZeroDivisionError(), {}) is None
 
 
+@pytest.mark.parametrize("path", ["/api/v1/catalogues", "/shitu-infer", "/"])
+def test_a_name_that_the_site_does_not_have_is_said(client: Client, path):
+    said = client.post(path, headers={"Host": "shop.example"})
+    assert said.status_code == 400
+    text = said.content.decode()
+    assert "SHITU_ALLOWED_HOSTS" in text
+    if path == "/shitu-infer":
+        assert said.json()["errorCode"] == 400
+        assert "SHITU_ALLOWED_HOSTS" in said.json()["errorMsg"]
+    elif path == "/":
+        assert said["Content-Type"].startswith("text/plain")
+    else:
+        assert said.json()["error"]["code"] == "bad_input"
+
+
 def test_no_such_address_without_the_slash_either(client: Client):
     answer = client.get("/api", headers={"Accept": "text/html"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -29,6 +29,10 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
+def named(requirement: str) -> str:
+    return re.split("[<>=!~]", requirement)[0]
+
+
 def installed_files() -> list[str]:
     """What `pip install` of this repository installs, below its root."""
     setuptools = project()["tool"]["setuptools"]
@@ -68,5 +72,7 @@ def test_its_requirements_are_those_of_its_imports():
                 imported.add((node.module or "").partition(".")[0])
     packages = {"PIL": "pillow", "noto_cjk_sans_otc": "noto-cjk-sans-otc"}
     needed = {packages.get(n, n) for n in imported - sys.stdlib_module_names - {"recognition"}}
-    asked = {re.split("[<>=!~]", line)[0] for line in project()["project"]["dependencies"]}
-    assert asked == needed
+    asked = {named(line) for line in project()["project"]["dependencies"]}
+    optional = {named(line) for line in project()["project"]["optional-dependencies"]["pdf"]}
+    assert asked == needed - optional
+    assert optional < needed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import reverse
 
 from tests import factories
+from tests.web.conftest import HTMX
 
 
 def test_signing_in_leads_to_where_one_wanted(client, db):
@@ -32,6 +33,19 @@ def test_a_wrong_password_is_said_at_the_form_and_the_name_stays(client, db):
 
 def test_home_asks_to_sign_in(client, db):
     assert client.get(reverse("home"))["Location"].startswith(reverse("login"))
+
+
+def test_a_part_of_a_page_asked_for_after_the_sessions_end_leaves_the_page(member, catalogue):
+    """Its place in the page is no place for a password."""
+    address = reverse("transfer", args=[catalogue.key])
+    member.logout()
+    response = member.get(address, headers=HTMX, follow=True)
+    login = reverse("login", query={"next": address})
+    assert response["HX-Redirect"] == login
+    assert b"password" not in response.content
+    page = member.get(login).content.decode()
+    assert f'action="{reverse("login")}"' in page
+    assert f'name="next" value="{address}"' in page
 
 
 def test_signing_out_takes_a_post(member):
