@@ -290,13 +290,13 @@ class CatalogueAdmin(RecognitionAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         ids = pks(objs)
-        lines, figures = going(
+        figures = going(
             {
                 model: model._default_manager.filter(catalogue__in=ids).count()
                 for model in (Product, GalleryImage, RecognitionQuery)
             }
         )
-        return [*map(str, objs), lines], figures, set(), []
+        return [str(obj) for obj in objs], figures, set(), []
 
     @action(description=_("Import a file into one of them"), permissions=["change"])
     def import_file(

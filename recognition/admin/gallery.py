@@ -186,8 +186,7 @@ class GalleryImageAdmin(WithPicture, WithState, RecognitionAdmin):
             gallery.remove_images(catalogue, group)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        lines, figures = going({GalleryImage: len(objs)})
-        return [*lines, [str(obj) for obj in objs[:20]]], figures, set(), []
+        return [str(obj) for obj in objs[:20]], going({GalleryImage: len(objs)}), set(), []
 
     @action(description=_("Move to another product"), permissions=["change"])
     def move(self, request: HttpRequest, queryset: QuerySet[GalleryImage]) -> HttpResponse | None:

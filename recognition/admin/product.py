@@ -166,8 +166,8 @@ class ProductAdmin(RecognitionAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         images = GalleryImage.objects.filter(product__in=pks(objs))
-        lines, figures = going({Product: len(objs), GalleryImage: images.count()})
-        return [*lines, [str(obj) for obj in objs[:SHOWN]]], figures, set(), []
+        figures = going({Product: len(objs), GalleryImage: images.count()})
+        return [str(obj) for obj in objs[:SHOWN]], figures, set(), []
 
     @action(description=_("Activate: may be an answer"), permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Product]) -> None:

@@ -222,5 +222,5 @@ class RecognitionQueryAdmin(RemovedTogether, WithPicture, WithState, Recognition
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         regions = Detection.objects.filter(query__in=pks(objs))
-        _lines, figures = going({RecognitionQuery: len(objs), Detection: regions.count()})
+        figures = going({RecognitionQuery: len(objs), Detection: regions.count()})
         return [str(obj) for obj in objs[:20]], figures, set(), []

@@ -299,7 +299,6 @@ def pks(objs: QuerySet[Any] | Sequence[Model]) -> QuerySet[Any] | list[Any]:
     return objs.values("pk") if isinstance(objs, QuerySet) else [obj.pk for obj in objs]
 
 
-def going(counts: Mapping[type[Model], int]) -> tuple[list[str], dict[str, int]]:
-    """Lines and figures for Django's "are you sure" page, without loading what goes."""
-    figures = {str(model._meta.verbose_name_plural): number for model, number in counts.items()}
-    return [f"{name}: {number:,}" for name, number in figures.items()], figures
+def going(counts: Mapping[type[Model], int]) -> dict[str, int]:
+    """Figures for the summary of Django's "are you sure" page, without loading what goes."""
+    return {str(model._meta.verbose_name_plural): number for model, number in counts.items()}
