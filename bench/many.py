@@ -66,7 +66,7 @@ def figures(small: VectorIndex, big: VectorIndex) -> dict[str, Any]:
         began = time.perf_counter()
         search.store(small, ids[start : start + 16].tolist(), [0] * 16, questions[:16])
         times.append(1e3 * (time.perf_counter() - began))
-    search.remove_images(ids.tolist())
+    spaces.remove_images(ids)
     return found | {"store_16_p50_ms": float(np.median(times))}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from bench import models, site
 from recognition.engine.runtime import Runtime
 from recognition.engine.store import ModelStore
+from recognition.engine.types import Box
 from recognition.gallery_list import Entry, read_gallery_list
 
 FLOAT, INT8 = "float32", "int8"
@@ -82,7 +83,15 @@ def main() -> None:
         }
         print(precision, result["ms"][precision], flush=True)
     known = {of: runtime.embed(pairs[of].embedder, gallery) for of in pairs}
-    boxes = {of: runtime.detect_or_whole(pairs[of].detector, asked, threshold=0.5) for of in pairs}
+    boxes = {
+        of: [
+            found or [Box.whole(picture)]
+            for picture, found in zip(
+                asked, runtime.detect(pairs[of].detector, asked, threshold=0.5), strict=True
+            )
+        ]
+        for of in pairs
+    }
     for embedder in pairs:
         nearest, _ = best(runtime.embed(pairs[embedder].embedder, asked), known[embedder])
         result["rows"].append(_row(None, embedder, (names[nearest] == truth).tolist()))

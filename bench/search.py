@@ -305,7 +305,7 @@ def _under_load(space: VectorIndex, data: Clustered, log: _Log) -> dict[str, Any
         times.append(1e3 * (time.perf_counter() - began))
         row = (row + 1) % len(data.questions)
     writer.join()
-    search.remove_images(image_ids.tolist())
+    spaces.remove_images(image_ids)
     figures = {
         "insert_rows_per_s_indexed": len(more) / took[0],
         "p50_ms_during_inserts": float(np.median(times)),

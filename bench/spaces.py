@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import numpy as np
 from django.core.management import call_command
+from django.db import connection
 from numpy.typing import NDArray
 
 from bench.vectors import Vectors
@@ -106,3 +107,11 @@ def fill(
     image_ids = add_images(space.catalogue, product_ids[products])
     search.store(space, image_ids.tolist(), [View.WHOLE] * len(image_ids), vectors)
     return image_ids
+
+
+def remove_images(image_ids: NDArray[np.int64]) -> None:
+    """Take images out again, and their vectors with them, in one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM recognition_galleryimage WHERE id = ANY(%s)", [image_ids.tolist()]
+        )

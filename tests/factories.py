@@ -56,6 +56,12 @@ def member(of, role: str, name: str = ""):
     return made
 
 
+def ended(row, state: str, *, error: str = "") -> None:
+    """Write the end of a row's work, as a worker leaves it."""
+    row.state, row.error, row.lease_until = state, error, None
+    row.save(update_fields=["state", "error", "lease_until"])
+
+
 @lru_cache(maxsize=256)
 def png(seed: int = 0, size: tuple[int, int] = (64, 48)) -> bytes:
     """A colourful little picture, another one for each seed."""

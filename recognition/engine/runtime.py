@@ -158,25 +158,6 @@ class Runtime:
         )
         return [boxes for part in parts for boxes in part]
 
-    def detect_or_whole(
-        self,
-        name: str | None,
-        pictures: Sequence[Pixels],
-        *,
-        threshold: float,
-        expected_digest: str | None = None,
-    ) -> list[list[Box]]:
-        """As `detect`, but a picture in which nothing is found is one box as a whole, score 0.
-
-        So does PaddleX's pipeline. With no detector (`name` None) every picture is.
-        """
-        if name is None:
-            return [[Box.whole(picture)] for picture in pictures]
-        found = self.detect(name, pictures, threshold=threshold, expected_digest=expected_digest)
-        return [
-            boxes or [Box.whole(picture)] for picture, boxes in zip(pictures, found, strict=True)
-        ]
-
     def embed(
         self,
         name: str,

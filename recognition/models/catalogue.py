@@ -251,9 +251,3 @@ class InCatalogueQuerySet(models.QuerySet[Any]):
 
     def visible_to(self, user: User | AnonymousUser) -> Self:
         return self.filter(catalogue__in=Catalogue.objects.visible_to(user))
-
-    def managed_by(self, user: User | AnonymousUser) -> Self:
-        return self.filter(catalogue__in=Catalogue.objects.managed_by(user))
-
-    def editable_by(self, user: User | AnonymousUser) -> Self:
-        return self.filter(catalogue__in=Catalogue.objects.editable_by(user))

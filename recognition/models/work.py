@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
@@ -12,8 +11,6 @@ from django.db import connection, models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-
-from recognition.errors import RecognitionError
 
 
 class State(models.TextChoices):
@@ -106,25 +103,3 @@ class Work(models.Model):
 
     class Meta:
         abstract = True
-
-    def set_state(self, state: State, *, error: str = "") -> None:
-        """Write the end of the work; the lease and the count of attempts go with it."""
-        self.state, self.error, self.lease_until = state, error, None
-        self.save(update_fields=["state", "error", "lease_until"])
-
-    @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """Done when the block ends, failed with the reason when it raises a named error.
-
-        No transaction is held: inference is slow. An unforeseen error fails the row too, in words
-        that do not leak, and goes on so that it is logged with its traceback.
-        """
-        try:
-            yield
-        except RecognitionError as error:
-            self.set_state(State.FAILED, error=error.message)
-        except BaseException as error:
-            self.set_state(State.FAILED, error=f"unexpected {type(error).__name__}; see the log")
-            raise
-        else:
-            self.set_state(State.DONE)

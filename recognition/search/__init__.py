@@ -3,7 +3,7 @@
 from recognition.search.filters import Comparison, Filter
 from recognition.search.nearest import Found, Neighbour, Question, nearest, nearest_many
 from recognition.search.ranking import Ranked, RankedMatch, rank, score, similarity
-from recognition.search.store import keep_views, remove_images, remove_space, store
+from recognition.search.store import keep_views, remove_space, store
 
 __all__ = [
     "Comparison",
@@ -17,7 +17,6 @@ __all__ = [
     "nearest",
     "nearest_many",
     "rank",
-    "remove_images",
     "remove_space",
     "score",
     "similarity",

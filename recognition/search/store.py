@@ -46,19 +46,6 @@ def store(
     return len(keep)
 
 
-def remove_images(image_ids: Sequence[int]) -> int:
-    """Remove every vector of these images in every space; returns how many.
-
-    Removing the image itself does so too (foreign key); this is for an image that stays.
-    """
-    with wire.cursor() as cur:
-        cur.execute(
-            "DELETE FROM recognition_embedding WHERE image_id = ANY(%s::bigint[])",
-            [list(image_ids)],
-        )
-        return cur.rowcount
-
-
 def keep_views(space: VectorIndex, image_ids: Sequence[int], views: Sequence[int]) -> int:
     """Remove the vectors of these images of any other view; returns how many."""
     with wire.cursor() as cur:

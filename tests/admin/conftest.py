@@ -43,7 +43,7 @@ def rows(catalogue) -> SimpleNamespace:
     query = queries.submit(catalogue, factories.picture(3), by=catalogue.owner)
     query.answered_with = {"metric": "IP", "feature_model": {"name": "stub_rec"}}
     query.timings = {"detect": 12.5}
-    query.set_state(State.DONE)
+    factories.ended(query, State.DONE)
     query.save()
     detection = Detection.objects.create(
         query=query, position=0, x1=4, y1=4, x2=40, y2=30, det_score=0.9, status="match"

@@ -74,7 +74,7 @@ def test_what_goes_is_counted_before(staff, rows):
 @pytest.mark.parametrize("one", [True, False], ids=["one", "several"])
 def test_one_that_is_being_answered_stays_and_the_reason_is_shown(staff, rows, one):
     done = queries.submit(rows.catalogue, factories.picture(5), by=None)
-    done.set_state(State.DONE)
+    factories.ended(done, State.DONE)
     RecognitionQuery.objects.filter(pk=rows.recognitionquery.pk).update(state=State.RUNNING)
     chosen = [rows.recognitionquery] if one else [done, rows.recognitionquery]
     remove(staff, *chosen, one=one)

@@ -88,5 +88,5 @@ def test_a_dialog(staff, rows):
 
 
 def test_a_job_that_ended_already(staff, rows):
-    rows.job.set_state(State.DONE)
+    factories.ended(rows.job, State.DONE)
     assert f"{rows.job.key}: 任务已经结束" in act(staff, JOBS, "cancel", rows.job)

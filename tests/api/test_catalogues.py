@@ -110,7 +110,7 @@ def test_figures(manager, url, catalogue, stub_engine, run_tasks):
         factories.add(catalogue, "tea", 2)
         factories.add(catalogue, "coffee", 3)
     failed = factories.add(catalogue, "coffee", 4)
-    failed.set_state("failed", error="no")
+    factories.ended(failed, "failed", error="no")
     body = manager.get(url("statistics")).json()
     assert body["products"] == 2
     assert body["images"] == {"pending": 0, "running": 0, "done": 3, "failed": 1}

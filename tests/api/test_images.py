@@ -173,7 +173,7 @@ def test_more_than_fit_into_memory_are_stored_in_parts(send, monkeypatch, catalo
 
 def test_they_are_listed_by_state_product_and_time(editor, url, catalogue):
     tea, coffee = factories.add(catalogue, "tea", 1), factories.add(catalogue, "coffee", 2)
-    coffee.set_state("failed", error="its file is damaged")
+    factories.ended(coffee, "failed", error="its file is damaged")
 
     def found(**query) -> list[int]:
         return [one["number"] for one in editor.get(url("images"), query).json()["results"]]
@@ -195,7 +195,7 @@ def test_they_are_listed_by_state_product_and_time(editor, url, catalogue):
 def test_failed_ones_are_tried_again(editor, url, catalogue):
     first, second, third = (factories.add(catalogue, "tea", seed) for seed in (1, 2, 3))
     for image in (first, second):
-        image.set_state("failed", error="no")
+        factories.ended(image, "failed", error="no")
     some = editor.post(url("images", "retry"), {"numbers": [first.number]}, format="json")
     assert some.json() == {"retried": 1}
     assert editor.post(url("images", "retry"), {}, format="json").json() == {"retried": 1}

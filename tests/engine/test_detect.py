@@ -59,16 +59,9 @@ def test_a_threshold_of_any_kind_of_number_counts(detector, threshold):
     assert any(detector.detect(trial_pictures(), threshold=type(threshold)(0)))
 
 
-def test_nothing_detected_is_the_whole_picture(runtime):
+def test_in_a_plain_picture_nothing_is_detected(runtime):
     plain = np.full((50, 80, 3), 127, np.uint8)
-    [[box]] = runtime.detect_or_whole("starter_det", [plain], threshold=0.99)
-    assert box == Box(0, 0, 80, 50, 0)
     assert runtime.detect("starter_det", [plain], threshold=0.99) == [[]]
-
-
-def test_without_a_detector_it_is_the_whole_picture(runtime):
-    picture, _ = two_things()
-    assert runtime.detect_or_whole(None, [picture], threshold=0.5) == [[Box(0, 0, 600, 300, 0)]]
 
 
 @pytest.mark.parametrize("engine", [engine.name for engine in ENGINES if engine.exact])

@@ -27,7 +27,6 @@ def test_it_detects_and_embeds_by_name():
         [Box(20, 10, 50, 30, 1.0)],
         [],
     ]
-    assert runtime.detect_or_whole("stub_det", [white], threshold=0.5) == [[Box.whole(white)]]
     vectors = runtime.embed("stub_rec", [dotted, white, dotted], batch_size=2)
     assert vectors.shape == (3, 64)
     assert vectors[0] @ vectors[2] == pytest.approx(1)

@@ -144,7 +144,7 @@ def test_which_ids_are_new_is_said(local):
 
 def test_what_could_not_be_embedded_is_tried_again_when_it_is_sent_again(local):
     key = build(local, pair(0)).json()["result"]["indexKey"]
-    GalleryImage.objects.get().set_state(State.FAILED, error="the network was on fire")
+    factories.ended(GalleryImage.objects.get(), State.FAILED, error="the network was on fire")
     answer = add(local, key, pair(0), pair(1)).json()
     assert answer["errorCode"] == 0, answer
     assert answer["result"]["idMap"] == {"0": "tea", "1": "tea"}
@@ -154,7 +154,7 @@ def test_what_could_not_be_embedded_is_tried_again_when_it_is_sent_again(local):
 def test_one_that_fails_again_takes_nothing_else_with_it(local):
     key = build(local, pair(0)).json()["result"]["indexKey"]
     image = GalleryImage.objects.get()
-    image.set_state(State.FAILED, error="the network was on fire")
+    factories.ended(image, State.FAILED, error="the network was on fire")
     default_storage.delete(image.file.name)
     response = add(local, key, pair(1), pair(0))
     assert response.status_code == 500

@@ -108,10 +108,9 @@ def test_vectors_go_with_plain_sql_too(filled):
     assert len(stored(made.space)) == 29
 
 
-def test_removing_by_image_or_by_space(filled):
+def test_removing_a_space(filled):
     made = filled(30)
-    assert search.remove_images(made.ids[:4].tolist()) == 4
-    assert search.remove_space(made.space) == 26
+    assert search.remove_space(made.space) == 30
     assert stored(made.space) == {}
 
 

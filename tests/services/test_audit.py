@@ -394,7 +394,7 @@ def test_many_products_say_what_each_was_before(catalogue):
 
 def test_only_what_is_tried_again_is_named(catalogue):
     failed, waiting = factories.add(catalogue, "tea", 1), factories.add(catalogue, "tea", 2)
-    failed.set_state(State.FAILED, error="x")
+    factories.ended(failed, State.FAILED, error="x")
     assert gallery_embedding.retry([failed, waiting]) == 1
     assert (newest().count, newest().details["ids"]) == (1, [failed.pk])
 

@@ -38,7 +38,7 @@ def test_a_full_queue_takes_no_more_questions_until_one_is_answered(catalogue, s
     with pytest.raises(LimitReached, match="3 questions"):
         ask(catalogue)
     assert RecognitionQuery.objects.count() == 3
-    asked[0].set_state(State.DONE)
+    factories.ended(asked[0], State.DONE)
     assert ask(catalogue).state == State.PENDING
 
 
@@ -46,7 +46,7 @@ def test_questions_under_way_count_and_failed_ones_do_not(catalogue, settings):
     settings.SHITU_MAX_WAITING_QUERIES = 2
     running, failed = ask(catalogue), ask(catalogue)
     RecognitionQuery.objects.filter(pk=running.pk).update(state=State.RUNNING)
-    failed.set_state(State.FAILED, error="no")
+    factories.ended(failed, State.FAILED, error="no")
     ask(catalogue)
     with pytest.raises(LimitReached):
         ask(catalogue)

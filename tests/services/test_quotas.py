@@ -233,7 +233,7 @@ def test_unfinished_jobs_are_limited_in_a_catalogue_and_of_a_user(catalogue, use
     assert caught.value.retry_after
     with transaction.atomic(), pytest.raises(LimitReached, match="user"):
         quotas.check_job(factories.catalogue(), by=user)
-    job.set_state(State.DONE)
+    factories.ended(job, State.DONE)
     with transaction.atomic():
         quotas.check_job(catalogue, by=user)
 

@@ -33,7 +33,7 @@ def test_nothing_new_means_no_content(member, waiting):
 
 @pytest.mark.parametrize("state", [State.DONE, State.FAILED])
 def test_it_stops_asking_when_the_work_has_ended(member, waiting, state):
-    waiting.set_state(state)
+    factories.ended(waiting, state)
     for headers in ({}, HTMX):
         response = member.get(page(waiting), headers=headers)
         assert response.status_code == 200
@@ -43,7 +43,7 @@ def test_it_stops_asking_when_the_work_has_ended(member, waiting, state):
 def test_without_javascript_the_page_refreshes_itself_only_while_it_waits(member, waiting):
     refresh = '<noscript><meta http-equiv="refresh"'
     assert refresh in member.get(page(waiting)).content.decode()
-    waiting.set_state(State.DONE)
+    factories.ended(waiting, State.DONE)
     assert refresh not in member.get(page(waiting)).content.decode()
 
 
@@ -55,7 +55,7 @@ def test_htmx_gets_a_fragment_and_a_browser_a_page(member, answered):
 
 
 def test_a_failure_says_why(member, waiting):
-    waiting.set_state(State.FAILED, error="its file is missing")
+    factories.ended(waiting, State.FAILED, error="its file is missing")
     assert "No answer: its file is missing" in member.get(page(waiting)).content.decode()
 
 
@@ -126,7 +126,7 @@ def region(query, **corners) -> answers.Region:
 
 
 def test_frames_are_in_percent_of_the_picture(waiting):
-    waiting.set_state(State.DONE)  # 64 x 48 pixels
+    factories.ended(waiting, State.DONE)  # 64 x 48 pixels
     shown = region(waiting, x1=16, y1=12, x2=48, y2=36)
     assert (shown.left, shown.top, shown.width, shown.height) == (
         "25.000%",
@@ -138,13 +138,13 @@ def test_frames_are_in_percent_of_the_picture(waiting):
 
 
 def test_plates_stay_within_the_picture(waiting):
-    waiting.set_state(State.DONE)
+    factories.ended(waiting, State.DONE)
     shown = region(waiting, x1=50, y1=0, x2=64, y2=20)
     assert (shown.inside, shown.at_end, shown.right) == (True, True, "0.000%")
 
 
 def test_plates_of_neighbours_do_not_cover_each_other(waiting):
-    waiting.set_state(State.DONE)
+    factories.ended(waiting, State.DONE)
     for position, left in enumerate((0, 16, 32)):
         Detection.objects.create(
             query=waiting,
@@ -210,7 +210,7 @@ def test_a_query_of_the_starter_models_says_how_to_change_them(member, answered)
 
 
 def test_unknown_regions_say_so(member, catalogue, waiting):
-    waiting.set_state(State.DONE)
+    factories.ended(waiting, State.DONE)
     region(waiting, x1=0, y1=0, x2=20, y2=20, status="unknown")
     text = member.get(page(waiting)).content.decode()
     assert "Nothing in the gallery is close enough." in text

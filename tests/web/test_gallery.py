@@ -98,7 +98,7 @@ def test_few_queries_however_many(member, catalogue, django_assert_max_num_queri
 
 def test_the_pictures_of_a_product_with_their_states(member, catalogue):
     image = factories.add(catalogue, "green tea", 1)
-    image.set_state("failed", error="it is torn")
+    factories.ended(image, "failed", error="it is torn")
     address = reverse("product", args=[catalogue.key, image.product_id])
     text = member.get(address).content.decode()
     assert "it is torn" in text
