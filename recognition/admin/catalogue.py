@@ -27,7 +27,6 @@ from recognition.admin.work import (
     RecognitionAdmin,
     RefusableForm,
     choose,
-    counted,
     going,
     pks,
 )
@@ -43,7 +42,6 @@ from recognition.models import (
     Metric,
     Product,
     RecognitionQuery,
-    State,
     User,
 )
 from recognition.services import catalogues, exports, gallery_embedding, imports, members
@@ -209,18 +207,7 @@ class CatalogueAdmin(RecognitionAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Catalogue]:
-        images = GalleryImage.objects
-        return (
-            super()
-            .get_queryset(request)
-            .select_related("index__feature_model")
-            .annotate(
-                products_n=counted(Product.objects, "catalogue"),
-                images_n=counted(images, "catalogue"),
-                waiting_n=counted(images.filter(state__in=State.unfinished()), "catalogue"),
-                failed_n=counted(images.filter(state=State.FAILED), "catalogue"),
-            )
-        )
+        return super().get_queryset(request).select_related("index__feature_model").with_counts()
 
     def get_inlines(self, request: HttpRequest, obj: Catalogue | None) -> Any:
         return self.inlines if obj else ()  # the owner becomes the first manager by himself
@@ -237,21 +224,21 @@ class CatalogueAdmin(RecognitionAdmin):
     def index_said(self, obj: Catalogue) -> str | None:
         return obj.index.get_state_display() if obj.index else None
 
-    @display(description=_("products"), ordering="products_n")
+    @display(description=_("products"), ordering="product_count")
     def product_count(self, obj: Catalogue) -> int:
-        return obj.products_n  # type: ignore[attr-defined]
+        return obj.product_count  # type: ignore[attr-defined]
 
-    @display(description=_("pictures"), ordering="images_n")
+    @display(description=_("pictures"), ordering="image_count")
     def image_count(self, obj: Catalogue) -> int:
-        return obj.images_n  # type: ignore[attr-defined]
+        return obj.image_count  # type: ignore[attr-defined]
 
-    @display(description=_("waiting"), ordering="waiting_n")
+    @display(description=_("waiting"), ordering="waiting_count")
     def waiting_count(self, obj: Catalogue) -> int:
-        return obj.waiting_n  # type: ignore[attr-defined]
+        return obj.waiting_count  # type: ignore[attr-defined]
 
-    @display(description=_("failed"), ordering="failed_n")
+    @display(description=_("failed"), ordering="failed_count")
     def failed_count(self, obj: Catalogue) -> int:
-        return obj.failed_n  # type: ignore[attr-defined]
+        return obj.failed_count  # type: ignore[attr-defined]
 
     def save_model(self, request: HttpRequest, obj: Catalogue, form: Any, change: bool) -> None:
         given = form.cleaned_data

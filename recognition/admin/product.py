@@ -20,9 +20,10 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from recognition.admin.gallery import tell_embedded_again
-from recognition.admin.work import RecognitionAdmin, choose, counted, going, pks, thumbnail
+from recognition.admin.work import RecognitionAdmin, choose, going, pks, thumbnail
 from recognition.errors import BadInput, RecognitionError
 from recognition.models import Catalogue, GalleryImage, Product
+from recognition.models.counting import counted
 from recognition.services import gallery_embedding, product_merging, product_moving, products, trash
 
 SHOWN = 24

@@ -24,7 +24,6 @@ from recognition.admin.work import (
     RemovedTogether,
     WithPicture,
     WithState,
-    counted,
     framed_picture,
     going,
     pks,
@@ -38,6 +37,7 @@ from recognition.models import (
     User,
     Verdict,
 )
+from recognition.models.counting import counted
 from recognition.services import feedback, queries
 
 WITHDRAW = "withdraw"

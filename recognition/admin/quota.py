@@ -14,8 +14,7 @@ from recognition.admin.work import RecognitionAdmin
 from recognition.errors import BadInput
 from recognition.models import Quota
 from recognition.services import quotas
-
-LIMITS = ("images", "stored_bytes", "queries_per_minute", "concurrent_jobs")
+from recognition.services.quotas import LIMITS
 
 
 def limited(quota: Quota) -> quotas.Limited:

@@ -16,8 +16,9 @@ from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
 
 from recognition.admin.catalogue import INDEX_COLOURS
-from recognition.admin.work import ReadOnlyAdmin, counted
+from recognition.admin.work import ReadOnlyAdmin
 from recognition.models import Embedding, FeatureModel, RecallSample, VectorIndex
+from recognition.models.counting import counted
 from recognition.services import feature_models
 
 

@@ -14,17 +14,11 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import (
-    Count,
-    IntegerField,
     JSONField,
-    Manager,
     Model,
-    OuterRef,
     QuerySet,
-    Subquery,
     TextField,
 )
-from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
@@ -280,17 +274,6 @@ def choose(
         "select_across": request.POST.get("select_across", "0"),
     }
     return TemplateResponse(request, "admin/recognition/choose.html", context)
-
-
-def counted(
-    rows: Manager[Any] | QuerySet[Any],
-    by: str,
-    what: Count = Count("*"),  # noqa: B008
-) -> Coalesce:
-    """Rows (or `what` of them) that point here by the foreign key `by`; a subquery, as joins
-    multiply each other."""
-    counts = rows.order_by().filter(**{by: OuterRef("pk")}).values(by).annotate(n=what)
-    return Coalesce(Subquery(counts.values("n"), output_field=IntegerField()), 0)
 
 
 def pks(objs: QuerySet[Any] | Sequence[Model]) -> QuerySet[Any] | list[Any]:

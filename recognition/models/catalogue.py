@@ -10,7 +10,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
+from recognition.models.counting import counted
 from recognition.models.people import User
+from recognition.models.work import State
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
@@ -85,6 +87,20 @@ class CatalogueQuerySet(models.QuerySet["Catalogue"]):
 
     def managed_by(self, user: User | AnonymousUser) -> Self:
         return self.with_role(user, Role.MANAGER)
+
+    def with_counts(self) -> Self:
+        """With `product_count`, and of the pictures `image_count`, `waiting_count` and
+        `failed_count`."""
+        from recognition.models.gallery import GalleryImage  # both of which have a catalogue
+        from recognition.models.product import Product
+
+        images = GalleryImage.objects
+        return self.annotate(
+            product_count=counted(Product.objects, "catalogue"),
+            image_count=counted(images, "catalogue"),
+            waiting_count=counted(images.filter(state__in=State.unfinished()), "catalogue"),
+            failed_count=counted(images.filter(state=State.FAILED), "catalogue"),
+        )
 
 
 _THRESHOLD = [MinValueValidator(0.0), MaxValueValidator(1.0)]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import Count, IntegerField, Manager, OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, Subquery
 from django.db.models.fields.files import FieldFile
-from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -18,7 +16,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django_htmx.http import reswap, retarget
 
 from recognition import delivery
-from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuery, State
+from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuery
+from recognition.models.counting import counted
 from recognition.web import answers
 from recognition.web.forms import RecogniseForm
 from recognition.web.htmx import Request, render_part
@@ -53,22 +52,9 @@ def home(request: Request) -> HttpResponse:
     catalogues = list(
         Catalogue.objects.visible_to(request.user)
         .select_related("index__feature_model", "owner")
-        .annotate(
-            product_count=_counted(Product.objects),
-            image_count=_counted(GalleryImage.objects),
-            waiting_count=_counted(GalleryImage.objects.filter(state__in=State.unfinished())),
-            failed_count=_counted(GalleryImage.objects.filter(state=State.FAILED)),
-        )
+        .with_counts()
     )
     return render(request, "recognition/home.html", {"catalogues": catalogues})
-
-
-def _counted(rows: Manager[Any] | QuerySet[Any]) -> Coalesce:
-    """Rows of each catalogue, counted by a subquery: joins would multiply each other."""
-    counts = rows.order_by().filter(catalogue=OuterRef("pk")).values("catalogue")
-    return Coalesce(
-        Subquery(counts.annotate(n=Count("*")).values("n"), output_field=IntegerField()), 0
-    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -127,9 +113,7 @@ def gallery(request: Request, key: uuid.UUID) -> HttpResponse:
     page.object_list = list(
         shown.annotate(
             cover=Subquery(images_of.order_by("pk").values("number")[:1]),
-            image_count=Coalesce(
-                Subquery(images_of.values("product").annotate(n=Count("*")).values("n")), 0
-            ),
+            image_count=counted(GalleryImage.objects, "product"),
         )
     )
     context = {"catalogue": catalogue, "page": page, "q": text}
