@@ -128,12 +128,12 @@ def measure_recall(space_id: int) -> RecallSample | None:
     asked = recall.questions(space, RECALL_QUESTIONS)
     if not len(asked):
         return None
-    exact, exact_ms = recall.truth(space, asked, k=RECALL_K)
+    exact, exact_ms = recall.truth(space, asked)
     before = {field: getattr(space, field), "stands_out": space.stands_out}
     share, indexed_ms = first = recall.sample(space, asked, exact, k=RECALL_K)
     if not _enough(space, share, asked):
         more = recall.questions(space, (RECALL_DOUBT - 1) * RECALL_QUESTIONS)
-        asked, exact = np.vstack([asked, more]), exact + recall.truth(space, more, k=RECALL_K)[0]
+        asked, exact = np.vstack([asked, more]), exact + recall.truth(space, more)[0]
         share, indexed_ms = first = recall.sample(space, asked, exact, k=RECALL_K)
     if not _enough(space, share, asked) or (space.stands_out is None and planner.first_look(space)):
         share = _tune(space, field, most, asked, exact)
