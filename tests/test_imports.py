@@ -28,9 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": PLAIN,
     "evaluation": PLAIN,
     "gallery_list": PLAIN,
+    "inputs": PLAIN | {"gallery_list"},
     "pipeline_file": PLAIN | {"engine"},
     # What a script on another machine imports: nothing of the site.
-    "client": PLAIN | {"gallery_list", "drawing"},
+    "client": PLAIN | {"inputs", "gallery_list", "drawing"},
     "demo": PLAIN | {"drawing", "evaluation"},
     "models": PLAIN | {"currencies", "languages"},
     "search": PLAIN | {"models"},
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": DOOR,
     "admin": DOOR,
     # Tools of whoever runs the site: they also look at models on disk.
-    "management": DOOR | {"engine", "drawing", "evaluation", "pipeline_file", "demo"},
+    "management": DOOR | {"engine", "drawing", "evaluation", "inputs", "pipeline_file", "demo"},
 }
 
 # Packages and the only parts that may import them.
@@ -70,7 +71,16 @@ ONLY_IN: dict[str, set[str]] = {
     "rest_framework": {"api"},
     "unfold": {"admin"},
 }
-WITHOUT_DJANGO = {"errors", "engine", "drawing", "evaluation", "gallery_list", "demo", "client"}
+WITHOUT_DJANGO = {
+    "errors",
+    "engine",
+    "drawing",
+    "evaluation",
+    "gallery_list",
+    "inputs",
+    "demo",
+    "client",
+}
 HEAVY = ["paddle", "paddlex", "paddle2onnx", "onnxruntime", "openvino", "cv2", "faiss"]
 ONLY_IF_USED = ["authlib", "boto3", "storages"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from recognition.client import inputs
-from recognition.client.inputs import Input, Item, Picture
+from recognition import inputs
 from recognition.client.progress import Bar
 from recognition.client.results import ShiTuResult
 from recognition.client.transport import ServerError, Transport
 from recognition.errors import BadInput, RecognitionError
+from recognition.inputs import Input, Item, Picture
 
 # A request of so much is checked by the server in about a second.
 _CHUNK_PICTURES, _CHUNK_BYTES = 32, 8 * 2**20

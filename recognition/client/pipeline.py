@@ -16,8 +16,8 @@ from recognition.client.asynchronous import (
     OnError,
     without_the_server_s,
 )
-from recognition.client.inputs import Input, Picture
 from recognition.client.results import ShiTuResult
+from recognition.inputs import Input, Picture
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from recognition.client import inputs
+from recognition import inputs
 
 # Inside the class `str` is PaddleX's property.
 _Text: TypeAlias = str

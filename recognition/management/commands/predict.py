@@ -15,12 +15,11 @@ from urllib.parse import unquote, urlsplit
 from django.core.management.base import BaseCommand, CommandError
 from PIL import Image
 
-from recognition import drawing, images
-from recognition.client import inputs
-from recognition.client.inputs import Item
+from recognition import drawing, images, inputs
 from recognition.errors import BadInput
 from recognition.fetch import fetch_picture
 from recognition.images import Picture
+from recognition.inputs import Item
 from recognition.management import progress
 from recognition.management.workers import worker_running
 from recognition.models import RecognitionQuery

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from recognition.client import inputs
+from recognition import inputs
 from recognition.errors import BadInput
 from tests import factories
 
