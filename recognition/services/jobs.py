@@ -47,15 +47,19 @@ class Lease:
         self.job = job
 
     def renew(self, **changes: Any) -> None:
-        """Prove and prolong the right, and write `changes` of the job; raises Superseded.
-
-        Progress was made, so the count of attempts starts again: a job that takes a day may
-        survive any number of restarts, and one that kills its worker at one line only a few.
-        """
+        """Prove and prolong the right, and write `changes` of the job; raises Superseded."""
         until = _lease_end()
-        if not self._update(lease_until=until, attempts=0, **changes):
+        if not self._update(lease_until=until, **changes):
             raise Superseded
         self.job.lease_until = until
+
+    def advance(self, **changes: Any) -> None:
+        """`renew`, where something was done that nobody who goes on has to do again.
+
+        The count of attempts starts again: a job that takes a day may survive any number of
+        restarts, and one that kills its worker at one line only a few.
+        """
+        self.renew(attempts=0, **changes)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -107,7 +107,9 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
             _report(job, lease, batch, failed)
         job.done += len(batch) - len(failed)
         job.total = max(job.total, job.done + job.failed)  # images came meanwhile
-        lease.renew(total=job.total, done=job.done)
+        # Those that fail are tried by each run: behind them stands what may kill it.
+        renew = lease.advance if len(batch) > len(failed) else lease.renew
+        renew(total=job.total, done=job.done)
         progress(job)
     _count(job, space, lease)  # and some went
     with lease.kept(partial(physical.stop_build, space.pk)):

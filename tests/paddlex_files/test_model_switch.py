@@ -35,6 +35,7 @@ from recognition.services import (
 from recognition.services.model_switch import Question
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
+from tests.services.test_job_attempts import Killed, run_and_kill
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("two_models")]
 
@@ -125,6 +126,28 @@ def test_killed_in_the_middle_it_goes_on(embedded, monkeypatch):
     jobs.run(job.pk)
     job.refresh_from_db()
     assert (job.state, job.done, len(vectors(space))) == (State.DONE, 12, 12)
+
+
+def test_killed_at_one_picture_again_and_again_it_is_given_up(embedded, monkeypatch, settings):
+    monkeypatch.setattr(model_switch, "_batch", lambda: 1)
+    gone = embedded.images.get(number=3)
+    gone.file.storage.delete(gone.file.name)
+    real = indexing.embed_into
+
+    def die(space, rows, within):
+        if rows[0].number == 7:
+            raise Killed
+        return real(space, rows, within)
+
+    monkeypatch.setattr(indexing, "embed_into", die)
+    job = model_switch.start(embedded, "other_rec", by=None)
+    # The first run comes on, the others only fail again what failed.
+    for _ in range(1 + settings.SHITU_MAX_ATTEMPTS):
+        run_and_kill(job, monkeypatch)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.done) == (State.FAILED, 6)
+    assert "the worker stopped 3 times here" in job.error
 
 
 def test_a_cancelled_job_stores_nothing_more(embedded, monkeypatch):
