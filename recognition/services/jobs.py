@@ -15,14 +15,14 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Greatest
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
-from psycopg.errors import DeadlockDetected
 
 from recognition import tasks
-from recognition.errors import Conflict, RecognitionError
+from recognition.errors import Conflict, RecognitionError, TryAgain
 from recognition.models import Action, Job, LineResult, State, User
 from recognition.services import audit, background, files, quotas, spreadsheet
 
@@ -121,6 +121,16 @@ class Lease:
                 self.job.refresh_from_db()
                 record_end(self.job)
 
+    def put_back(self, why: str) -> None:
+        """Let the job wait for the next round that resumes work, as often as it takes: this was no
+        attempt. Nothing happens when the job is no longer ours."""
+        attempts = Greatest(F("attempts") - 1, 0)
+        self._update(state=State.PENDING, error=why, lease_until=None, attempts=attempts)
+
+    def may_be_tried_again(self) -> bool:
+        """Whether whoever claims the job next would work on it."""
+        return bool(self._held().filter(attempts__lt=settings.SHITU_MAX_ATTEMPTS).exists())
+
     def _update(self, **changes: Any) -> int:
         return self._held().update(**changes)
 
@@ -173,13 +183,17 @@ def _lease_end() -> Any:
 def run(job_id: int) -> None:
     """Work on one waiting job until it ends; nothing happens when somebody else does already."""
     for job in Job.objects.for_workers().filter(pk=job_id, kind__in=_runs()).claim(1, fail):
-        _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
+        try:
+            _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
+        except TryAgain as error:
+            log.warning("job_put_back", job=str(job.key), reason=error.message)
 
 
 def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
     """Work on a job in this process, whoever had it before; returns it as it ended.
 
-    For commands. Raises Conflict when another process took it over meanwhile.
+    For commands. Raises Conflict when another process took it over meanwhile, TryAgain for what
+    passes: it waits, and called again it goes on.
     """
     Job.objects.filter(pk=job.pk).update(
         state=State.RUNNING, lease_until=_lease_end(), error="", finished_at=None
@@ -344,18 +358,25 @@ def _run(job: Job, progress: Progress = lambda job: None) -> bool:
 def _ending(lease: Lease) -> Iterator[None]:
     """Done at the end of the block; failed with the reason when it raises one.
 
-    As `Work.finishing`, but never writes over somebody else's state, and an interruption leaves
-    the job waiting instead of failed. So does PostgreSQL when it ends one of two transactions that
-    wait for each other.
+    As `Work.finishing`, but never writes over somebody else's state, and what passes leaves the job
+    waiting instead of failed: an interruption, a TryAgain, and a database that restarts, or that
+    ends one of two transactions that wait for each other. What only looks like passing is bounded
+    by the attempts.
     """
     try:
         yield
+    except TryAgain as error:
+        lease.put_back(error.message)
+        raise
     except RecognitionError as error:
         lease.end(State.FAILED, error=error.message)
     except Superseded:
         raise
     except Exception as error:
-        if isinstance(error.__cause__, DeadlockDetected):
+        passing = isinstance(error, OperationalError | InterfaceError)
+        if passing and not connection.is_usable():
+            connection.close()  # the end is written through another
+        if passing and lease.may_be_tried_again():
             lease.end(State.PENDING)
         else:
             what = _("unexpected %(error)s; see the log") % {"error": type(error).__name__}
