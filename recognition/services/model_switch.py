@@ -102,7 +102,7 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
     _count(job, space, lease)
     while batch := list(missing(space).filter(pk__gt=last).order_by("pk")[: _batch()]):
         last = batch[-1].pk
-        failed = indexing.embed_into(space, batch, lease.renew)
+        failed = indexing.embed_into(space, batch, lease.transaction)
         if failed:
             _report(job, lease, batch, failed)
         job.done += len(batch) - len(failed)
