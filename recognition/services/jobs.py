@@ -24,6 +24,7 @@ from django.utils.translation import gettext as _
 from recognition import tasks
 from recognition.errors import Conflict, RecognitionError, TryAgain
 from recognition.models import Action, Job, LineResult, State, User
+from recognition.models.job import LOCAL_PATH
 from recognition.services import audit, background, files, quotas, spreadsheet
 
 log = structlog.get_logger(__name__)
@@ -263,8 +264,8 @@ def _cancelled(job: Job, behind: int, by: User | None) -> str:
 def retry(job: Job, *, by: User | None) -> int:
     """Do the failed lines again, and those a stopped job never came to; returns the failed ones.
 
-    Raises Conflict while it runs, and when there is nothing to do again; LimitReached when too many
-    jobs run.
+    Raises Conflict while it runs, when there is nothing to do again, and for the job of a command;
+    LimitReached when too many jobs run.
     """
     from recognition.services import embed_jobs
 
@@ -274,6 +275,13 @@ def retry(job: Job, *, by: User | None) -> int:
             raise Conflict(_("the job has not ended; cancel it first"))
         if locked.state == State.DONE and not locked.failed:
             raise Conflict(_("no line of the job failed"))
+        if LOCAL_PATH in locked.options:
+            raise Conflict(
+                _(
+                    "a command on the server started this job, and it alone has the files; run "
+                    "the command again: what is in the catalogue already is not added twice"
+                )
+            )
         quotas.check_job(locked.catalogue, by=by)
         if locked.kind == Job.Kind.EMBED:
             count = embed_jobs.again(locked)
