@@ -21,6 +21,8 @@ from recognition.models import (
     VectorIndex,
 )
 from recognition.search import Question, physical
+from recognition.search.nearest import explain_many
+from recognition.search.store import stored
 from recognition.services import audit, filtering, indexes, jobs
 from recognition.services.jobs import Lease, Progress
 
@@ -109,10 +111,10 @@ def explain(
     Raises Conflict before the image has a vector, BadInput for a condition that makes no sense.
     """
     space = image.catalogue.require_index()
-    vectors = indexes.vector_of(space, image)
+    vectors = stored(space, image.pk)
     if not len(vectors):
         raise Conflict(
             _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
         )
     question = Question([space], vectors[:1], limit, per_product, filtering.among(among or {}))
-    return indexes.explain(question, exact=exact)
+    return explain_many([question], exact=exact)

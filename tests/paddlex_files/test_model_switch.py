@@ -21,12 +21,12 @@ from recognition.models import (
     VectorIndex,
     View,
 )
+from recognition.search.store import stored
 from recognition.services import (
     catalogues,
     gallery,
     index_files,
     index_jobs,
-    indexes,
     indexing,
     jobs,
     model_switch,
@@ -414,14 +414,14 @@ def test_a_switch_of_this_moment_has_the_index_that_is_meant(embedded):
 def test_another_box_is_embedded_by_the_other_network_too_before_that_answers(embedded):
     reembed(embedded)
     space, image = model_switch.space_of(embedded, "other_rec"), embedded.images.get(number=3)
-    before = indexes.vector_of(space, image)
+    before = stored(space, image.pk)
     gallery.set_box(image, [2, 2, 20, 20])
     indexing.embed_waiting(embedded.pk)
     with pytest.raises(Conflict, match="1 images have no vector of other_rec"):
         model_switch.switch(embedded, "other_rec", by=None)
     reembed(embedded)
     model_switch.switch(embedded, "other_rec", by=None)
-    assert np.abs(indexes.vector_of(space, image) - before).max() > 0.1
+    assert np.abs(stored(space, image.pk) - before).max() > 0.1
 
 
 def test_a_box_drawn_while_the_other_network_is_at_work_is_not_missed(embedded, monkeypatch):
