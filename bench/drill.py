@@ -39,6 +39,7 @@ from bench import spaces  # noqa: E402
 from bench.vectors import Vectors, clustered, random_unit  # noqa: E402
 from recognition import search  # noqa: E402
 from recognition.models import GalleryImage, Product, VectorIndex, View  # noqa: E402
+from recognition.search import physical  # noqa: E402
 
 LIMIT = 5
 HALF = 2e-3  # similarities of half precision may differ by this much from float32
@@ -322,8 +323,8 @@ def main() -> None:
             print("WRONG:", line)
         print(f"{len(outcome.wrong)} wrong")
     finally:
-        for index in indexes.physical.existing(drill.space.pk):
-            indexes.physical.drop(index.name)
+        for index in physical.existing(drill.space.pk):
+            physical.drop(index.name)
         drill.space.catalogue.delete()
     sys.exit(1 if outcome.wrong else 0)
 

@@ -33,7 +33,8 @@ from bench import spaces  # noqa: E402
 from bench.vectors import Vectors, clustered, random_unit  # noqa: E402
 from recognition import search  # noqa: E402
 from recognition.models import Catalogue, GalleryImage, Product, State, VectorIndex  # noqa: E402
-from recognition.search import Question  # noqa: E402
+from recognition.search import Question, physical  # noqa: E402
+from recognition.search.nearest import explain_many  # noqa: E402
 from recognition.services import indexes  # noqa: E402
 
 DIMENSION = 512
@@ -48,7 +49,7 @@ def figures(small: VectorIndex, big: VectorIndex) -> dict[str, Any]:
     for name, space in (("small", small), ("indexed", big)):
         planning = []
         for row in range(20):
-            lines = indexes.explain(Question([space], questions[row : row + 1], 5))
+            lines = explain_many([Question([space], questions[row : row + 1], 5)])
             planning += [
                 float(m[1]) for line in lines if (m := re.match(r"Planning Time: (.*) ms", line))
             ]
@@ -137,16 +138,16 @@ def main() -> None:
         began = time.perf_counter()
         indexes.tend_all()
         result["tend_all_s"] = time.perf_counter() - began
-        result["indexes"] = len(indexes.physical.existing())
+        result["indexes"] = len(physical.existing())
         text = json.dumps(result, indent=2)
         print(text)
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(text + "\n")
     finally:
-        for index in indexes.physical.existing():
+        for index in physical.existing():
             if index.space_id == big.pk:
-                indexes.physical.drop(index.name)
+                physical.drop(index.name)
         ids = [catalogue.pk for catalogue in made]
         with connection.cursor() as cursor:
             for table in ("galleryimage", "product"):

@@ -46,6 +46,7 @@ from bench.turns import Ask, duel, in_turns  # noqa: E402
 from bench.vectors import Clustered, Vectors, clustered  # noqa: E402
 from recognition import search  # noqa: E402
 from recognition.models import VectorIndex, View  # noqa: E402
+from recognition.search import physical  # noqa: E402
 from recognition.services import indexes  # noqa: E402
 
 if TYPE_CHECKING:
@@ -339,7 +340,7 @@ def _after_deletes(
             f"recall_at_{K}": recall(answers, truth),
             "p50_ms": float(np.median(times)),
             "p99_ms": float(np.percentile(times, 99)),
-            "index_bytes": indexes.physical.size(space.index_name) if space.index_name else 0,
+            "index_bytes": physical.size(space.index_name) if space.index_name else 0,
         }
         if name == "after_deleting_half":
             began = time.perf_counter()
@@ -352,8 +353,8 @@ def _after_deletes(
 def _remove(space: VectorIndex) -> None:
     """Rows first by the table, because one by one takes minutes."""
     catalogue = space.catalogue
-    for index in indexes.physical.existing(space.pk):
-        indexes.physical.drop(index.name)
+    for index in physical.existing(space.pk):
+        physical.drop(index.name)
     search.remove_space(space)
     with connection.cursor() as cursor:
         for table in ("galleryimage", "product"):

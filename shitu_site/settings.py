@@ -196,8 +196,11 @@ DATABASES = {
             **_database.get("OPTIONS", {}),
             # No answer takes long enough to be worth compiling. And what an exact scan leaves out
             # (images of products that are switched off) is looked up in a hash, up to millions:
-            # without one the scan would never end.
-            "options": "-c jit=off -c hash_mem_multiplier=64",
+            # without one the scan would never end. And the server looks whether whoever asked
+            # is still there: the statement of a killed process would go on, and hold its locks, for
+            # the hours that an index may take.
+            "options": "-c jit=off -c hash_mem_multiplier=64"
+            " -c client_connection_check_interval=10s",
         },
     }
 }

@@ -28,6 +28,7 @@ from recognition.errors import TryAgain
 from recognition.models import GalleryImage, Job, RecognitionQuery, Role, State
 from recognition.services import (
     catalogues,
+    exports,
     files,
     gallery,
     gallery_adding,
@@ -347,6 +348,27 @@ class TestEverythingGoesThroughIt:
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
             assert {"images/0.png", "images/1.png"} <= set(archive.namelist())
             assert archive.read("images/1.png") == factories.png(2)
+
+    def test_while_the_service_is_away_jobs_wait(self, bucket, catalogue, settings, monkeypatch):
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        factories.add(catalogue, "tea", 1)
+        manifest = io.BytesIO(b"label,category\ncoffee,drinks\n")
+        waiting = [
+            imports.start(catalogue, manifest, by=None, name="list.csv"),
+            exports.start(catalogue, by=None),
+        ]
+        bucket.failing = True
+        for job in waiting:
+            for _ in range(settings.SHITU_MAX_ATTEMPTS + 1):
+                jobs.run(job.pk)
+            job.refresh_from_db()
+            assert (job.state, job.attempts) == (State.PENDING, 0)
+            assert "InternalError" in job.error
+        bucket.failing = False
+        for job in waiting:
+            jobs.run(job.pk)
+            job.refresh_from_db()
+            assert (job.state, job.done, job.error) == (State.DONE, 1, "")
 
     @pytest.mark.parametrize("name", ["list.csv", "list.xlsx"])
     def test_a_manifest_is_imported(self, bucket, catalogue, name):

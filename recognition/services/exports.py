@@ -72,10 +72,13 @@ def start(catalogue: Catalogue, *, by: User | None, embeddings: bool = False) ->
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
     """Write the ZIP of an export job. One that was killed begins again; only the end counts."""
+    came_before = job.done
 
     def written(done: int, total: int) -> None:
         job.done, job.total = done, total
-        lease.renew(done=done, total=total)
+        # What an earlier run wrote too is no progress: this one may be killed where that was.
+        renew = lease.advance if done > came_before else lease.renew
+        renew(done=done, total=total)
         progress(job)
 
     with tempfile.TemporaryFile() as file, files.storing() as stored:

@@ -21,6 +21,8 @@ from recognition.models import (
     VectorIndex,
 )
 from recognition.search import Question, physical
+from recognition.search.nearest import explain_many
+from recognition.search.store import stored
 from recognition.services import audit, filtering, indexes, jobs
 from recognition.services.jobs import Lease, Progress
 
@@ -76,7 +78,8 @@ def start_rebuild(catalogue: Catalogue, *, by: User | None) -> Job:
 
 def run(job: Job, lease: Lease, progress: Progress) -> None:
     """Build. Killed half-way it begins again, and what was left half-built is removed first;
-    cancelled, PostgreSQL stops within seconds, and the old index is the one that answers."""
+    cancelled, PostgreSQL stops within seconds, and the old index is the one that answers. Raises
+    TryAgain while another build is at work: the job waits for that one."""
     space_id = job.options[_SPACE]
     with lease.kept(partial(physical.stop_build, space_id)):
         done = indexes.tend(space_id, rebuild=True)
@@ -84,7 +87,7 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
         lease.renew()  # unless it was cancelled, which says why already
         raise Conflict(_("the build was stopped in PostgreSQL; the index that was there answers"))
     if done is indexes.Tended.BUSY:
-        raise TryAgain(_("another index is being built; try again when that one is done"))
+        raise TryAgain(_("another index is being built; this one follows when that one is done"))
     if done is indexes.Tended.GONE:
         raise Conflict(_("the search space was dropped meanwhile"))
     if done is indexes.Tended.FAILED:
@@ -108,10 +111,10 @@ def explain(
     Raises Conflict before the image has a vector, BadInput for a condition that makes no sense.
     """
     space = image.catalogue.require_index()
-    vectors = indexes.vector_of(space, image)
+    vectors = stored(space, image.pk)
     if not len(vectors):
         raise Conflict(
             _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
         )
     question = Question([space], vectors[:1], limit, per_product, filtering.among(among or {}))
-    return indexes.explain(question, exact=exact)
+    return explain_many([question], exact=exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from recognition import images, search, tasks
 from recognition.engine.types import Box, Pixels, Vectors
-from recognition.errors import ModelUnavailable, RecognitionError, TryAgain
+from recognition.errors import Conflict, ModelUnavailable, RecognitionError, TryAgain
 from recognition.models import (
     BoxSource,
     Catalogue,
@@ -32,6 +33,8 @@ from recognition.services.portions import portions
 from recognition.services.runtime import get_runtime
 
 log = structlog.get_logger(__name__)
+
+Within = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(slots=True)
@@ -183,23 +186,22 @@ def _embed(catalogue: Catalogue, pictures: Sequence[tuple[GalleryImage, Pixels]]
     _finish(catalogue, crops, vectors)
 
 
-def embed_into(
-    space: VectorIndex, rows: Sequence[GalleryImage], before: Callable[[], object]
-) -> dict[int, str]:
+def embed_into(space: VectorIndex, rows: Sequence[GalleryImage], within: Within) -> dict[int, str]:
     """Give images that are embedded already their vectors in another space of their catalogue, too.
 
     Same crops, another network; nothing of the images changes. One that got another box meanwhile
-    is left out. `before` is called first thing in each transaction that stores some; what it raises
-    stops it. Returns, by image id, why an image could not be embedded. Raises ModelUnavailable.
+    is left out. `within` makes the transactions that store some; what it raises stops it. Returns,
+    by image id, why an image could not be embedded. Raises ModelUnavailable; Conflict when the
+    catalogue has another crop policy by now than `space.catalogue`.
     """
     failed: dict[int, str] = {}
     for part in portions(rows):
-        failed |= _embed_part_into(space, part, before)
+        failed |= _embed_part_into(space, part, within)
     return failed
 
 
 def _embed_part_into(
-    space: VectorIndex, rows: Sequence[GalleryImage], before: Callable[[], object]
+    space: VectorIndex, rows: Sequence[GalleryImage], within: Within
 ) -> dict[int, str]:
     failed: dict[int, str] = {}
     pictures: list[tuple[GalleryImage, Pixels]] = []
@@ -210,13 +212,15 @@ def _embed_part_into(
             else:
                 pictures.append((image, read))
     try:
-        _embed_into(space, pictures, before)
-    except ModelUnavailable:
+        _embed_into(space, pictures, within)
+    except (ModelUnavailable, Conflict):  # of all of them
         raise
     except RecognitionError:
         for picture in pictures:
             try:
-                _embed_into(space, [picture], before)
+                _embed_into(space, [picture], within)
+            except Conflict:
+                raise
             except RecognitionError as reason:
                 failed[picture[0].pk] = reason.message
     return failed
@@ -225,7 +229,7 @@ def _embed_part_into(
 def _embed_into(
     space: VectorIndex,
     pictures: Sequence[tuple[GalleryImage, Pixels]],
-    before: Callable[[], object],
+    within: Within,
 ) -> None:
     model = space.feature_model
     crops = _crops(space.catalogue, pictures, detect=False)
@@ -236,10 +240,21 @@ def _embed_into(
             batch_size=settings.SHITU_BATCH_SIZE,
             expected_digest=model.digest,
         )
-    with transaction.atomic():
-        before()
-        there = _as_seen([image for image, _ in pictures])
+    with within():
+        there = _as_seen([image for image, _pixels in pictures])
+        # Behind the images' locks: whoever changes the policy takes them first, and has them
+        # embedded anew, which empties the spaces beside.
+        policy = space.catalogue.crop_policy
+        if not Catalogue.objects.filter(pk=space.catalogue_id, crop_policy=policy).exists():
+            raise Conflict(
+                _(
+                    "the crop policy of the catalogue was changed meanwhile; start again once its "
+                    "images are embedded anew"
+                ),
+                field="crop_policy",
+            )
         keep = [position for position, crop in enumerate(crops) if crop.image.pk in there]
+        search.keep_views(space, list(there), views(space.catalogue))
         search.store(
             space,
             [crops[position].image.pk for position in keep],

@@ -15,15 +15,16 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Greatest
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
-from psycopg.errors import DeadlockDetected
 
 from recognition import tasks
-from recognition.errors import Conflict, RecognitionError
+from recognition.errors import Conflict, RecognitionError, TryAgain
 from recognition.models import Action, Job, LineResult, State, User
+from recognition.models.job import LOCAL_PATH
 from recognition.services import audit, background, files, quotas, spreadsheet
 
 log = structlog.get_logger(__name__)
@@ -47,15 +48,19 @@ class Lease:
         self.job = job
 
     def renew(self, **changes: Any) -> None:
-        """Prove and prolong the right, and write `changes` of the job; raises Superseded.
-
-        Progress was made, so the count of attempts starts again: a job that takes a day may
-        survive any number of restarts, and one that kills its worker at one line only a few.
-        """
+        """Prove and prolong the right, and write `changes` of the job; raises Superseded."""
         until = _lease_end()
-        if not self._update(lease_until=until, attempts=0, **changes):
+        if not self._update(lease_until=until, **changes):
             raise Superseded
         self.job.lease_until = until
+
+    def advance(self, **changes: Any) -> None:
+        """`renew`, where something was done that nobody who goes on has to do again.
+
+        The count of attempts starts again: a job that takes a day may survive any number of
+        restarts, and one that kills its worker at one line only a few.
+        """
+        self.renew(attempts=0, **changes)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -85,6 +90,8 @@ class Lease:
                         self.prove()
                     except Superseded:
                         lost()
+                    except (OperationalError, InterfaceError):
+                        connection.close()  # a database that restarts; through another next time
             finally:
                 connection.close()
 
@@ -116,6 +123,16 @@ class Lease:
             if mine and finished:
                 self.job.refresh_from_db()
                 record_end(self.job)
+
+    def put_back(self, why: str) -> None:
+        """Let the job wait for the next round that resumes work, as often as it takes: this was no
+        attempt. Nothing happens when the job is no longer ours."""
+        attempts = Greatest(F("attempts") - 1, 0)
+        self._update(state=State.PENDING, error=why, lease_until=None, attempts=attempts)
+
+    def may_be_tried_again(self) -> bool:
+        """Whether whoever claims the job next would work on it."""
+        return bool(self._held().filter(attempts__lt=settings.SHITU_MAX_ATTEMPTS).exists())
 
     def _update(self, **changes: Any) -> int:
         return self._held().update(**changes)
@@ -169,13 +186,17 @@ def _lease_end() -> Any:
 def run(job_id: int) -> None:
     """Work on one waiting job until it ends; nothing happens when somebody else does already."""
     for job in Job.objects.for_workers().filter(pk=job_id, kind__in=_runs()).claim(1, fail):
-        _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
+        try:
+            _run(Job.objects.select_related(*_WITH).get(pk=job.pk))
+        except TryAgain as error:
+            log.warning("job_put_back", job=str(job.key), reason=error.message)
 
 
 def run_here(job: Job, progress: Progress = lambda job: None) -> Job:
     """Work on a job in this process, whoever had it before; returns it as it ended.
 
-    For commands. Raises Conflict when another process took it over meanwhile.
+    For commands. Raises Conflict when another process took it over meanwhile, TryAgain for what
+    passes: it waits, and called again it goes on.
     """
     Job.objects.filter(pk=job.pk).update(
         state=State.RUNNING, lease_until=_lease_end(), error="", finished_at=None
@@ -245,8 +266,8 @@ def _cancelled(job: Job, behind: int, by: User | None) -> str:
 def retry(job: Job, *, by: User | None) -> int:
     """Do the failed lines again, and those a stopped job never came to; returns the failed ones.
 
-    Raises Conflict while it runs, and when there is nothing to do again; LimitReached when too many
-    jobs run.
+    Raises Conflict while it runs, when there is nothing to do again, and for the job of a command;
+    LimitReached when too many jobs run.
     """
     from recognition.services import embed_jobs
 
@@ -256,6 +277,13 @@ def retry(job: Job, *, by: User | None) -> int:
             raise Conflict(_("the job has not ended; cancel it first"))
         if locked.state == State.DONE and not locked.failed:
             raise Conflict(_("no line of the job failed"))
+        if LOCAL_PATH in locked.options:
+            raise Conflict(
+                _(
+                    "a command on the server started this job, and it alone has the files; run "
+                    "the command again: what is in the catalogue already is not added twice"
+                )
+            )
         quotas.check_job(locked.catalogue, by=by)
         if locked.kind == Job.Kind.EMBED:
             count = embed_jobs.again(locked)
@@ -340,18 +368,25 @@ def _run(job: Job, progress: Progress = lambda job: None) -> bool:
 def _ending(lease: Lease) -> Iterator[None]:
     """Done at the end of the block; failed with the reason when it raises one.
 
-    As `Work.finishing`, but never writes over somebody else's state, and an interruption leaves
-    the job waiting instead of failed. So does PostgreSQL when it ends one of two transactions that
-    wait for each other.
+    It never writes over somebody else's state, and what passes leaves the job waiting instead of
+    failed: an interruption, a TryAgain, and a database that restarts, or that
+    ends one of two transactions that wait for each other. What only looks like passing is bounded
+    by the attempts.
     """
     try:
         yield
+    except TryAgain as error:
+        lease.put_back(error.message)
+        raise
     except RecognitionError as error:
         lease.end(State.FAILED, error=error.message)
     except Superseded:
         raise
     except Exception as error:
-        if isinstance(error.__cause__, DeadlockDetected):
+        passing = isinstance(error, OperationalError | InterfaceError)
+        if passing and not connection.is_usable():
+            connection.close()  # the end is written through another
+        if passing and lease.may_be_tried_again():
             lease.end(State.PENDING)
         else:
             what = _("unexpected %(error)s; see the log") % {"error": type(error).__name__}

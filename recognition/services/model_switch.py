@@ -102,12 +102,14 @@ def run(job: Job, lease: Lease, progress: Progress) -> None:
     _count(job, space, lease)
     while batch := list(missing(space).filter(pk__gt=last).order_by("pk")[: _batch()]):
         last = batch[-1].pk
-        failed = indexing.embed_into(space, batch, lease.renew)
+        failed = indexing.embed_into(space, batch, lease.transaction)
         if failed:
             _report(job, lease, batch, failed)
         job.done += len(batch) - len(failed)
         job.total = max(job.total, job.done + job.failed)  # images came meanwhile
-        lease.renew(total=job.total, done=job.done)
+        # Those that fail are tried by each run: behind them stands what may kill it.
+        renew = lease.advance if len(batch) > len(failed) else lease.renew
+        renew(total=job.total, done=job.done)
         progress(job)
     _count(job, space, lease)  # and some went
     with lease.kept(partial(physical.stop_build, space.pk)):

@@ -11,7 +11,8 @@ from django.utils.translation import gettext as _
 from recognition import search
 from recognition.errors import Conflict
 from recognition.models import Catalogue, GalleryImage, Metric
-from recognition.services import filtering, indexes, queries
+from recognition.search.store import stored
+from recognition.services import filtering, queries
 
 MOST = 1000
 """So deep one can look."""
@@ -45,7 +46,7 @@ def find(
     catalogue = image.catalogue
     space = catalogue.require_index()
     together = [catalogue, *queries.alike(catalogue, also)]
-    vectors = indexes.vector_of(space, image)
+    vectors = stored(space, image.pk)
     if not len(vectors):
         raise Conflict(
             _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}

@@ -89,7 +89,7 @@ def test_built_anew_as_a_job(manager, url, tea, monkeypatch, run_tasks):
 
 @pytest.mark.parametrize(
     ("became", "reason"),
-    [("BUSY", "another index"), ("FAILED", "no memory"), ("GONE", "dropped")],
+    [("FAILED", "no memory"), ("GONE", "dropped"), ("STOPPED", "stopped in PostgreSQL")],
 )
 def test_a_build_that_fails_says_why(catalogue, monkeypatch, became, reason):
     VectorIndex.objects.update(build_error="no memory")
@@ -98,6 +98,21 @@ def test_a_build_that_fails_says_why(catalogue, monkeypatch, became, reason):
     jobs.run(job.pk)
     job.refresh_from_db()
     assert job.state == "failed" and reason in job.error
+
+
+def test_while_another_index_is_built_the_job_waits_and_says_so(catalogue, monkeypatch, settings):
+    became = indexes.Tended.BUSY
+    monkeypatch.setattr(indexes, "tend", lambda *_, **__: became)
+    job = index_jobs.start_rebuild(catalogue, by=None)
+    for _ in range(settings.SHITU_MAX_ATTEMPTS + 1):
+        jobs.run(job.pk)
+        job.refresh_from_db()
+        assert (job.state, job.attempts, job.finished_at) == ("pending", 0, None)
+        assert "another index is being built" in job.error
+    became = indexes.Tended.BUILT
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("done", "")
 
 
 @pytest.mark.django_db(transaction=True)

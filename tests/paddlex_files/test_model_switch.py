@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import translation
 
 from recognition import search
-from recognition.errors import Conflict, ModelUnavailable, NotFound
+from recognition.errors import Conflict, EngineFailed, ModelUnavailable, NotFound
 from recognition.images import check
 from recognition.models import (
     Catalogue,
@@ -21,12 +21,12 @@ from recognition.models import (
     VectorIndex,
     View,
 )
+from recognition.search.store import stored
 from recognition.services import (
     catalogues,
     gallery,
     index_files,
     index_jobs,
-    indexes,
     indexing,
     jobs,
     model_switch,
@@ -35,6 +35,7 @@ from recognition.services import (
 from recognition.services.model_switch import Question
 from tests import factories
 from tests.paddlex_files.conftest import unit_vectors
+from tests.services.test_job_attempts import Killed, run_and_kill
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("two_models")]
 
@@ -87,9 +88,9 @@ def test_only_what_is_missing_is_embedded(embedded, run_tasks, monkeypatch):
     seen = []
     real = indexing.embed_into
 
-    def watch(space, rows, before):
+    def watch(space, rows, within):
         seen.extend(row.number for row in rows)
-        return real(space, rows, before)
+        return real(space, rows, within)
 
     monkeypatch.setattr(indexing, "embed_into", watch)
     assert reembed(embedded).done == 13
@@ -100,9 +101,9 @@ def test_large_pictures_are_embedded_a_few_at_a_time(embedded, monkeypatch):
     monkeypatch.setattr(portions, "MOST_PIXELS", 5 * 64 * 48)
     real, sizes = indexing._embed_into, []
 
-    def note(space, pictures, before) -> None:
+    def note(space, pictures, within) -> None:
         sizes.append(len(pictures))
-        real(space, pictures, before)
+        real(space, pictures, within)
 
     monkeypatch.setattr(indexing, "_embed_into", note)
     job = reembed(embedded)
@@ -125,6 +126,28 @@ def test_killed_in_the_middle_it_goes_on(embedded, monkeypatch):
     jobs.run(job.pk)
     job.refresh_from_db()
     assert (job.state, job.done, len(vectors(space))) == (State.DONE, 12, 12)
+
+
+def test_killed_at_one_picture_again_and_again_it_is_given_up(embedded, monkeypatch, settings):
+    monkeypatch.setattr(model_switch, "_batch", lambda: 1)
+    gone = embedded.images.get(number=3)
+    gone.file.storage.delete(gone.file.name)
+    real = indexing.embed_into
+
+    def die(space, rows, within):
+        if rows[0].number == 7:
+            raise Killed
+        return real(space, rows, within)
+
+    monkeypatch.setattr(indexing, "embed_into", die)
+    job = model_switch.start(embedded, "other_rec", by=None)
+    # The first run comes on, the others only fail again what failed.
+    for _ in range(1 + settings.SHITU_MAX_ATTEMPTS):
+        run_and_kill(job, monkeypatch)
+    jobs.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.done) == (State.FAILED, 6)
+    assert "the worker stopped 3 times here" in job.error
 
 
 def test_a_cancelled_job_stores_nothing_more(embedded, monkeypatch):
@@ -150,6 +173,20 @@ def test_a_picture_that_is_gone_fails_alone_with_its_reason(embedded):
         model_switch.switch(embedded, "other_rec", by=None)
     again = reembed(embedded)
     assert (again.done, again.failed) == (11, 1)
+
+
+def test_a_vector_that_is_refused_fails_alone_too(embedded, monkeypatch):
+    image, store = embedded.images.get(number=3), search.store
+
+    def refuse(space, image_ids, *rest):
+        if image.pk in image_ids:
+            raise EngineFailed("no vector")
+        return store(space, image_ids, *rest)
+
+    monkeypatch.setattr(search, "store", refuse)
+    job = reembed(embedded)
+    assert (job.state, job.done, job.failed) == (State.DONE, 11, 1)
+    assert job.lines.get().reason == "no vector"
 
 
 def test_why_is_in_the_language_of_whoever_started_it(embedded):
@@ -335,11 +372,11 @@ def test_its_figures_agree_whoever_adds_between_two_looks(embedded):
 def test_an_image_that_is_removed_meanwhile_is_no_failure(embedded, monkeypatch):
     real = indexing.embed_into
 
-    def remove_one(space, rows, before):
+    def remove_one(space, rows, within):
         gone = [row for row in rows if row.number == 3]
         for row in gone:
             row.file.storage.delete(row.file.name)
-        failed = real(space, rows, before)
+        failed = real(space, rows, within)
         gallery.remove_images(embedded, gone)
         return failed
 
@@ -377,14 +414,14 @@ def test_a_switch_of_this_moment_has_the_index_that_is_meant(embedded):
 def test_another_box_is_embedded_by_the_other_network_too_before_that_answers(embedded):
     reembed(embedded)
     space, image = model_switch.space_of(embedded, "other_rec"), embedded.images.get(number=3)
-    before = indexes.vector_of(space, image)
+    before = stored(space, image.pk)
     gallery.set_box(image, [2, 2, 20, 20])
     indexing.embed_waiting(embedded.pk)
     with pytest.raises(Conflict, match="1 images have no vector of other_rec"):
         model_switch.switch(embedded, "other_rec", by=None)
     reembed(embedded)
     model_switch.switch(embedded, "other_rec", by=None)
-    assert np.abs(indexes.vector_of(space, image) - before).max() > 0.1
+    assert np.abs(stored(space, image.pk) - before).max() > 0.1
 
 
 def test_a_box_drawn_while_the_other_network_is_at_work_is_not_missed(embedded, monkeypatch):
@@ -404,6 +441,48 @@ def test_a_box_drawn_while_the_other_network_is_at_work_is_not_missed(embedded, 
         model_switch.switch(embedded, "other_rec", by=None)
     assert reembed(embedded).done == 12
     model_switch.switch(embedded, "other_rec", by=None)
+
+
+def recrop(catalogue, policy: str) -> None:
+    """Choose another crop policy, and have every image embedded by it."""
+    catalogues.change(Catalogue.objects.get(pk=catalogue.pk), crop_policy=policy)
+    while indexing.embed_waiting(catalogue.pk):
+        pass
+
+
+def views(space) -> list[int]:
+    return sorted(Embedding.objects.filter(space=space).values_list("view", flat=True))
+
+
+def test_another_crop_policy_meanwhile_ends_the_job_before_it_stores_other_views(
+    embedded, monkeypatch
+):
+    monkeypatch.setattr(model_switch, "_batch", lambda: 5)
+    real, batches = indexing.embed_into, []
+
+    def recrop_before_the_second(space, rows, within):
+        batches.append(rows)
+        if len(batches) == 2:
+            recrop(embedded, CropPolicy.MAIN_BODY)
+        return real(space, rows, within)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(indexing, "embed_into", recrop_before_the_second)
+        job = reembed(embedded)
+    assert (job.state, job.failed) == (State.FAILED, 0)
+    assert "the crop policy of the catalogue was changed meanwhile" in job.error
+    space = model_switch.space_of(embedded, "other_rec")
+    assert views(space) == []
+    assert reembed(embedded).state == State.DONE
+    assert views(space) == 12 * [View.MAIN_BODY]
+
+
+def test_a_view_that_the_crop_policy_leaves_out_goes_when_the_right_one_comes(embedded):
+    reembed(embedded)
+    space = model_switch.space_of(embedded, "other_rec")
+    Catalogue.objects.filter(pk=embedded.pk).update(crop_policy=CropPolicy.MAIN_BODY)
+    reembed(embedded)
+    assert views(space) == 12 * [View.MAIN_BODY]
 
 
 def test_the_old_box_answers_after_a_switch_too_until_the_new_one_is_embedded(

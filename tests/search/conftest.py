@@ -11,8 +11,9 @@ import pytest
 from bench import spaces
 from bench.vectors import Vectors, clustered
 from recognition.models import IndexType, Metric, VectorIndex
-from recognition.search import planner
+from recognition.search import physical, planner
 from recognition.services import indexes
+from recognition.services.indexes import effort
 
 
 @dataclass
@@ -58,7 +59,7 @@ def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "DROP_BELOW", 300)
     monkeypatch.setattr(planner, "EXACT_PASSING", 300)
     monkeypatch.setattr(planner, "LOOK_FROM", 600)
-    monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 10)
+    monkeypatch.setattr(effort, "RECALL_QUESTIONS", 10)
 
 
 def _fill(
@@ -108,7 +109,7 @@ def shelves(django_db_setup, django_db_blocker) -> Iterator[dict[IndexType, Fill
         _ask_the_same(patch)
         patch.setattr(planner, "BUILD_FROM", 600)
         patch.setattr(planner, "LOOK_FROM", 600)
-        patch.setattr(indexes, "RECALL_QUESTIONS", 10)
+        patch.setattr(effort, "RECALL_QUESTIONS", 10)
         made = {}
         for index_type in (IndexType.HNSW32, IndexType.IVF):
             shelf = _fill(4000, views=4, questions=60, index_type=index_type)
@@ -118,8 +119,8 @@ def shelves(django_db_setup, django_db_blocker) -> Iterator[dict[IndexType, Fill
     yield made
     with django_db_blocker.unblock():
         for shelf in made.values():
-            for index in indexes.physical.existing(shelf.space.pk):
-                indexes.physical.drop(index.name)
+            for index in physical.existing(shelf.space.pk):
+                physical.drop(index.name)
             shelf.space.catalogue.delete()
 
 
@@ -149,7 +150,5 @@ def no_index_outlives_its_test(request: pytest.FixtureRequest):
     yield
     marker = request.node.get_closest_marker("django_db")
     if marker and marker.kwargs.get("transaction"):
-        from recognition.search import physical
-
         for index in physical.existing():
             physical.drop(index.name)

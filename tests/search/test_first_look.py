@@ -10,6 +10,7 @@ from bench.vectors import random_unit
 from recognition import search
 from recognition.models import VectorIndex
 from recognition.search import Comparison, Filter, Question, planner, recall
+from recognition.search.nearest import explain_many
 from recognition.services import indexes
 from tests.search.test_planner import space
 
@@ -125,7 +126,7 @@ def test_both_looks_are_one_statement_by_the_index(shelf):
 
     def plan(stands_out: float) -> list[str]:
         shelf.space.stands_out = stands_out
-        lines = indexes.explain(Question([shelf.space], shelf.questions[:3], 5))
+        lines = explain_many([Question([shelf.space], shelf.questions[:3], 5)])
         return [line for line in lines if "recognition_embedding" in line]
 
     scans = plan(NEVER)

@@ -22,9 +22,9 @@ from recognition.models import (
     Product,
     VectorIndex,
 )
-from recognition.search import physical
+from recognition.search import physical, planner
 from recognition.services import indexes
-from recognition.services.indexes import Tended
+from recognition.services.indexes import Tended, tending
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -160,7 +160,7 @@ def test_before_a_big_load_the_index_goes(indexed):
 
 
 def test_a_large_index_is_worth_more_than_the_time_of_a_load(indexed, monkeypatch):
-    monkeypatch.setattr(indexes, "WORTH_KEEPING", 500)
+    monkeypatch.setattr(tending, "WORTH_KEEPING", 500)
     assert indexes.before_load(indexed(700).space.pk, 5000) is False
 
 
@@ -172,7 +172,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(filled, low_thresholds, 
     assert made.space.state == IndexState.EXACT
     assert "no_such_table" in made.space.build_error
     monkeypatch.undo()
-    monkeypatch.setattr(indexes.planner, "BUILD_FROM", 600)
+    monkeypatch.setattr(planner, "BUILD_FROM", 600)
     assert indexes.tend(made.space.pk) is Tended.BUILT
     made.space.refresh_from_db()
     assert made.space.build_error == ""

@@ -11,14 +11,14 @@ from bench.vectors import random_unit
 from recognition import search
 from recognition.models import IndexType, Product
 from recognition.search import Comparison, Filter, Question, physical, wire
-from recognition.search.nearest import _branches, statement
+from recognition.search.nearest import _branches, explain_many, statement
 from recognition.services import indexes
 
 pytestmark = pytest.mark.django_db
 
 
 def plan_of(question: Question, **options) -> str:
-    return "\n".join(indexes.explain(question, **options))
+    return "\n".join(explain_many([question], **options))
 
 
 @pytest.mark.parametrize("index_type", [IndexType.HNSW32, IndexType.IVF])

@@ -9,6 +9,7 @@ from recognition import search
 from recognition.models import IndexType, RecallSample, VectorIndex
 from recognition.search import recall
 from recognition.services import indexes
+from recognition.services.indexes import effort
 
 pytestmark = pytest.mark.django_db
 
@@ -27,7 +28,7 @@ def test_a_fresh_index_is_measured(shelf):
 def test_too_little_recall_makes_it_look_harder(shelf, ivf_shelf, index_type, field, monkeypatch):
     made = shelf if index_type is IndexType.HNSW32 else ivf_shelf
     VectorIndex.objects.filter(pk=made.space.pk).update(**{field: 1})
-    monkeypatch.setattr(indexes, "RECALL_QUESTIONS", 40)
+    monkeypatch.setattr(effort, "RECALL_QUESTIONS", 40)
     monkeypatch.setattr(recall, "_BLUR", 3.0)  # questions far from everything are hard
     sample = indexes.measure_recall(made.space.pk)
     made.space.refresh_from_db()

@@ -215,6 +215,16 @@ class TestAgain:
         with pytest.raises(Conflict):
             jobs.retry(job, by=None)
 
+    def test_the_job_of_a_command_is_not_retried_here(self, catalogue, tmp_path):
+        (tmp_path / "gallery.txt").write_text("a.png tea\nmissing.png tea\n")
+        (tmp_path / "a.png").write_bytes(png(1))
+        job = jobs.run_here(imports.start_here(catalogue, tmp_path, by=None))
+        assert (job.state, job.failed) == (State.DONE, 1)
+        with pytest.raises(Conflict, match="run the command again"):
+            jobs.retry(job, by=None)
+        job.refresh_from_db()
+        assert (job.state, [result for _, result in outcome(job)]) == (State.DONE, ["ok", "error"])
+
     def test_cancelling_keeps_what_is_done_and_says_so(self, catalogue, monkeypatch):
         from recognition.services.imports import runner
 

@@ -251,7 +251,7 @@ def _commit_whole(
         failed = sum(one.result == LineResult.ERROR for one in chunk)
         done = len(chunk) - failed
         # Renewed once more, for the pictures may have taken longer than a lease to store.
-        lease.renew(done=F("done") + done, failed=F("failed") + failed)
+        lease.advance(done=F("done") + done, failed=F("failed") + failed)
     job.done += done
     job.failed += failed
 
