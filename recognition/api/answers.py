@@ -46,15 +46,12 @@ class MatchSerializer(RowSerializer):
 
     @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
     def get_catalogue(self, match: Match) -> str | None:
-        if match.product is None or self.get_product(match) is None:
+        if match.product is None or match.product.now_id is None:
             return None
         return str(match.product.catalogue.key)
 
     def get_product(self, match: Match) -> int | None:
-        product = match.product
-        if product is not None and product.merged_into_id is not None:
-            return product.merged_into_id
-        return None if product is None or product.removed_at else product.pk
+        return None if match.product is None else match.product.now_id
 
     def get_image(self, match: Match) -> int | None:
         return None if match.image is None or match.image.removed_at else match.image.number

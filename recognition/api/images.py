@@ -26,6 +26,7 @@ from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.jobs import JobSerializer
 from recognition.api.permissions import InCatalogue
+from recognition.api.schema import location
 from recognition.errors import RecognitionError
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role, State, User
@@ -202,15 +203,7 @@ class ImageListView(ListModelMixin, OfImages, UploadView):
 
     @extend_schema(
         operation_id="images_add",
-        parameters=[
-            OpenApiParameter(
-                "Location",
-                str,
-                OpenApiParameter.HEADER,
-                response=[202],
-                description="The job's url.",
-            )
-        ],
+        parameters=[location(202, description="The job's url.")],
         request={"multipart/form-data": uploads.ImagesForm, "application/json": uploads.ImagesJson},
         responses={201: Uploaded, 200: Uploaded, 202: JobSerializer},
     )

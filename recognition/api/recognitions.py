@@ -11,7 +11,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,6 +23,7 @@ from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.api.questions import WAIT, AskForm, AskJson, seconds_to_wait, several
+from recognition.api.schema import location
 from recognition.errors import Conflict
 from recognition.models import (
     Detection,
@@ -102,16 +103,7 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
 
     @extend_schema(
         operation_id="recognitions_ask",
-        parameters=[
-            WAIT,
-            OpenApiParameter(
-                "Location",
-                str,
-                OpenApiParameter.HEADER,
-                response=[201, 202],
-                description="Its url.",
-            ),
-        ],
+        parameters=[WAIT, location(201, 202)],
         request={"multipart/form-data": AskForm, "application/json": AskJson},
         responses={201: RecognitionSerializer, 202: RecognitionSerializer},
     )
