@@ -21,7 +21,7 @@ from rest_framework.reverse import reverse
 
 from recognition.api import pictures, uploads
 from recognition.api.base import BoxField, ReadSerializer, UploadView, WriteSerializer
-from recognition.api.errors import describe
+from recognition.api.errors import describe, status_of
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.jobs import JobSerializer
@@ -333,8 +333,9 @@ def _raise_if_all_failed(became: Sequence[gallery_adding.Added | RecognitionErro
     failed = [one for one in became if isinstance(one, RecognitionError)]
     if len(failed) < len(became):
         return
-    if len(failed) == 1:
-        raise failed[0]
+    statuses = {status_of(error) for error in failed}
+    if len(failed) == 1 or (len(statuses) == 1 and 400 not in statuses):
+        raise failed[0]  # what all of them met, and when to come back
     raise serializers.ValidationError(
         {"images": {str(position): [error.message] for position, error in enumerate(failed)}}
     )
