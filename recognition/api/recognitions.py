@@ -23,7 +23,7 @@ from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
 from recognition.api.questions import WAIT, AskForm, AskJson, seconds_to_wait, several
-from recognition.api.schema import location
+from recognition.api.schema import Error, location
 from recognition.errors import Conflict
 from recognition.models import (
     Detection,
@@ -185,7 +185,7 @@ class RecognitionAnnotatedView(_Recognition):
 
     @extend_schema(
         operation_id="recognitions_annotated",
-        responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 409: None},
+        responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 409: Error},
     )
     def retrieve(self, request: Request, key: UUID) -> HttpResponseBase:
         """A JPEG of it with boxes and labels drawn in; 409 before there is an answer."""
