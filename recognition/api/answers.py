@@ -14,8 +14,25 @@ from rest_framework.reverse import reverse
 from recognition.api.base import BoxField, ReadSerializer, RowSerializer
 from recognition.api.feedback import FeedbackSerializer
 from recognition.api.languages import wanted_languages
-from recognition.models import Detection, Match, RecognitionQuery
+from recognition.models import Detection, Match, Product, RecognitionQuery
 from recognition.models.prepared import prepared
+
+
+class ProductDetails(RowSerializer):
+    """What a till needs of a product, as it is now."""
+
+    attributes = serializers.DictField()
+
+    class Meta:
+        model = Product
+        fields = ["external_id", "sku", "barcode", "price", "currency", "category", "attributes"]
+        read_only_fields = fields
+
+    def get_attribute(self, match: Match) -> Product | None:
+        """Of the product that a match has become; left out unless the question asks for it."""
+        if not self.context["details"]:
+            raise serializers.SkipField
+        return None if match.product is None else match.product.now
 
 
 class MatchSerializer(RowSerializer):
@@ -34,10 +51,15 @@ class MatchSerializer(RowSerializer):
         help_text="Number of its best reference image; null once that was removed."
     )
     image_url = serializers.SerializerMethodField()
+    details = ProductDetails(
+        required=False,
+        allow_null=True,
+        help_text="Of its product as it is now, with `details=true`; null once it was removed.",
+    )
 
     class Meta:
         model = Match
-        fields = ["label", "name", "score", "catalogue", "product", "image", "image_url"]
+        fields = ["label", "name", "score", "catalogue", "product", "image", "image_url", "details"]
 
     def get_name(self, match: Match) -> str:
         if match.product is None:
@@ -143,20 +165,22 @@ class RecognitionSerializer(ReadSerializer):
         return reverse(route, [query.key], request=self.context["request"])
 
 
-def whole(queryset: QuerySet[RecognitionQuery]) -> QuerySet[RecognitionQuery]:
+def whole(queryset: QuerySet[RecognitionQuery], *, details: bool) -> QuerySet[RecognitionQuery]:
     """With all that RecognitionSerializer reads, in four queries however many rows."""
     return queryset.select_related("catalogue", "asked_by").prefetch_related(
         Prefetch("detections", queryset=_detections(), to_attr="answer"),
-        Prefetch("answer__matches", queryset=_matches(), to_attr="ranked"),
+        Prefetch("answer__matches", queryset=_matches(details=details), to_attr="ranked"),
         "also",
     )
 
 
-def read_answer(query: Any) -> None:
+def read_answer(query: Any, *, details: bool) -> None:
     """What `whole` prefetches, for one query that is at hand."""
     ranked = {
         detection: list(matches)
-        for detection, matches in groupby(_matches_of(query.pk), attrgetter("detection_id"))
+        for detection, matches in groupby(
+            _matches_of(query.pk, details=details), attrgetter("detection_id")
+        )
     }
     query.answer = _detections_of(query.pk)
     for detection in query.answer:
@@ -167,9 +191,14 @@ def _detections() -> QuerySet[Detection]:
     return Detection.objects.select_related("feedback__product", "feedback__given_by")
 
 
-def _matches() -> QuerySet[Match]:
+def _matches(*, details: bool) -> QuerySet[Match]:
     """With no more of product and image than MatchSerializer reads."""
     rows = Match.objects.select_related("image__catalogue", "product__catalogue")
+    more: list[str] = []
+    if details:
+        rows = rows.select_related("product__merged_into")
+        read = ("removed_at", *ProductDetails.Meta.fields)
+        more = [f"{of}__{name}" for of in ("product", "product__merged_into") for name in read]
     return rows.only(
         "detection",
         "rank",
@@ -183,6 +212,7 @@ def _matches() -> QuerySet[Match]:
         "product__merged_into",
         "product__removed_at",
         "product__catalogue__key",
+        *more,
     )
 
 
@@ -192,5 +222,5 @@ def _detections_of(query: int) -> QuerySet[Detection]:
 
 
 @prepared
-def _matches_of(query: int) -> QuerySet[Match]:
-    return _matches().filter(detection__query=query)
+def _matches_of(query: int, *, details: bool) -> QuerySet[Match]:
+    return _matches(details=details).filter(detection__query=query)

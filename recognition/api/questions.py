@@ -104,6 +104,21 @@ def seconds_to_wait(request: Request) -> float:
     return min(seconds, settings.SHITU_ANSWER_TIMEOUT)
 
 
+class Shown(serializers.Serializer[Any]):
+    """What an address may say about the answers that it shows."""
+
+    details = serializers.BooleanField(
+        default=False, help_text="Whether matches bring what a till needs of their product."
+    )
+
+
+def with_details(request: Request) -> bool:
+    """`?details=`; raises ValidationError for what is neither true nor false."""
+    checked = Shown(data=request.query_params)
+    checked.is_valid(raise_exception=True)
+    return bool(checked.validated_data["details"])
+
+
 def several(
     request: Request, keys: Sequence[UUID], *, field: str = "catalogues"
 ) -> list[Catalogue]:

@@ -9,9 +9,10 @@ import django_filters
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
+from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,7 +23,15 @@ from recognition.api.base import ApiView, UploadView
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
-from recognition.api.questions import WAIT, AskForm, AskJson, seconds_to_wait, several
+from recognition.api.questions import (
+    WAIT,
+    AskForm,
+    AskJson,
+    Shown,
+    seconds_to_wait,
+    several,
+    with_details,
+)
 from recognition.api.schema import Error, location
 from recognition.errors import Conflict
 from recognition.models import (
@@ -86,11 +95,25 @@ class RecognitionFilter(django_filters.FilterSet):
         )
 
 
-class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
-    """What was asked of a catalogue, newest first."""
+class _Answers(ApiView):
+    """What the views that show answers share."""
 
     serializer_class = RecognitionSerializer
     queryset = RecognitionQuery.objects.none()
+    in_address = ("details",)
+
+    @cached_property
+    def details(self) -> bool:
+        return with_details(self.request)
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "details": self.details}
+
+
+@extend_schema_view(list=extend_schema(parameters=[Shown]))
+class RecognitionListView(InCatalogue, ListModelMixin, _Answers, UploadView):
+    """What was asked of a catalogue, newest first."""
+
     filterset_class = RecognitionFilter
     ordering_fields = ["created_at"]
     ordering = ["-pk"]
@@ -99,11 +122,11 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
 
     def get_queryset(self) -> QuerySet[RecognitionQuery]:
         mine = RecognitionQuery.objects.visible_to(self.request.user)
-        return whole(mine.filter(catalogue=self.catalogue))
+        return whole(mine.filter(catalogue=self.catalogue), details=self.details)
 
     @extend_schema(
         operation_id="recognitions_ask",
-        parameters=[WAIT, location(201, 202)],
+        parameters=[WAIT, Shown, location(201, 202)],
         request={"multipart/form-data": AskForm, "application/json": AskJson},
         responses={201: RecognitionSerializer, 202: RecognitionSerializer},
     )
@@ -114,7 +137,7 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         201 with the answer when it came within `wait` seconds (`state` is `done` or `failed`),
         else 202: ask the address in Location for it.
         """
-        seconds = seconds_to_wait(request)
+        seconds, details = seconds_to_wait(request), self.details
         data = self.read(AskForm if self.is_form else AskJson)
         names = ("det_threshold", "rec_threshold", "top_k", "per_product", "boxes", "among")
         name = data["image"].name if self.is_form else data.get("name") or data.get("url", "")
@@ -130,16 +153,13 @@ class RecognitionListView(InCatalogue, ListModelMixin, UploadView):
         )
         if seconds:
             queries.wait(query, seconds)
-        read_answer(query)
+        read_answer(query, details=details)
         shown = self.get_serializer(query).data
         ended = shown["state"] in State.ended()
         return Response(shown, status=201 if ended else 202, headers={"Location": shown["url"]})
 
 
-class _Recognition(ApiView):
-    serializer_class = RecognitionSerializer
-    queryset = RecognitionQuery.objects.none()
-
+class _Recognition(_Answers):
     def get_queryset(self) -> QuerySet[RecognitionQuery]:
         rows = RecognitionQuery.objects.visible_to(self.request.user)
         return rows.select_related("catalogue", "asked_by")
@@ -149,13 +169,13 @@ class _Recognition(ApiView):
 
 
 class RecognitionView(_Recognition):
-    @extend_schema(operation_id="recognitions_retrieve", parameters=[WAIT])
+    @extend_schema(operation_id="recognitions_retrieve", parameters=[WAIT, Shown])
     def retrieve(self, request: Request, key: UUID) -> Response:
         """A question and its answer; with `wait`, as soon as it is there."""
-        query, seconds = self.query(), seconds_to_wait(request)
+        query, seconds, details = self.query(), seconds_to_wait(request), self.details
         if seconds and query.state not in State.ended():
             queries.wait(query, seconds)
-        read_answer(query)
+        read_answer(query, details=details)
         return Response(self.get_serializer(query).data)
 
     @extend_schema(operation_id="recognitions_remove", responses={204: None})
