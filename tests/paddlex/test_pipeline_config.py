@@ -156,10 +156,10 @@ def test_asked_for_by_two_at_once_it_is_imported_once(transactional_db, tmp_path
     (index / "id_map.yaml").write_bytes(b"2")
     commands: list[str] = []
 
-    def manage(command: str, option: str, name: str, *rest: str) -> None:
+    def manage(command: str, option: str, *rest: str) -> None:
         commands.append(command)
         processes.until(lambda: processes.somebody_waits() or len(commands) > 1)
-        factories.catalogue(owner=user, name=name)
+        factories.catalogue(owner=user, name=option.removeprefix("--catalogue="))
 
     def ask(_: int) -> Catalogue:
         try:

@@ -26,6 +26,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--catalogue", required=True, help="name or key; made if there is none")
+        parser.add_argument(
+            "--own",
+            action="store_true",
+            help="with --user: only into a catalogue of theirs, whichever others they may see",
+        )
         parser.add_argument("--user", help="on whose behalf (default: the first superuser)")
         parser.add_argument("--index", type=Path, required=True, help="the directory")
         parser.add_argument(
