@@ -203,6 +203,8 @@ class _Reader:
         self._unknown(serving, _SERVING, "Serving.")
         if serving.get("extra"):
             self.remarks.append("Serving.extra: indexes are kept in PostgreSQL")
+        if serving.get("return_urls"):
+            self.remarks.append("Serving.return_urls: the picture of an answer comes in base64")
         if content.get("hamming_radius") is not None:
             self.remarks.append("hamming_radius: no index here has the metric hamming")
         device = self._device(content)
@@ -215,6 +217,8 @@ class _Reader:
                 )
         detection = self._part(parts, "Detection", "PP-ShiTuV2_det")
         recognition = self._part(parts, "Recognition", "PP-ShiTuV2_rec")
+        if detection.batch_size not in (1, recognition.batch_size):
+            self.remarks.append("SubModules.Detection.batch_size: that of Recognition is for both")
         return PipelineConfig(
             detection=detection,
             recognition=recognition,

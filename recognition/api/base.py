@@ -71,6 +71,7 @@ class ApiView(GenericViewSet):
     metadata_class = None  # the OpenAPI document says more than OPTIONS would
     sparse: ClassVar[bool] = True
     conditional: ClassVar[bool] = False
+    in_address: ClassVar[tuple[str, ...]] = ()  # what a list may be asked besides its filters
 
     def read(self, serializer: type[_Write], **options: Any) -> dict[str, Any]:
         """The body, checked; raises ValidationError naming each field that is wrong."""

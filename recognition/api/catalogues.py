@@ -19,6 +19,7 @@ from recognition.api.base import ApiView, Number, ReadSerializer, RowSerializer,
 from recognition.api.conditional import etag, require_match
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
+from recognition.api.schema import location
 from recognition.errors import BadInput, ModelUnavailable
 from recognition.models import (
     Catalogue,
@@ -190,6 +191,7 @@ class CatalogueListView(ListModelMixin, ApiView):
 
     @extend_schema(
         operation_id="catalogues_create",
+        parameters=[location(201)],
         request=CatalogueCreate,
         responses={201: CatalogueSerializer},
     )

@@ -33,10 +33,7 @@ class FeedbackSerializer(RowSerializer):
         read_only_fields = fields
 
     def get_product(self, row: Feedback) -> int | None:
-        product = row.product
-        if product is not None and product.merged_into_id is not None:
-            return product.merged_into_id
-        return None if product is None or product.removed_at else product.pk
+        return None if row.product is None else row.product.now_id
 
 
 class FeedbackJson(WriteSerializer):

@@ -72,8 +72,9 @@ class Filters(DjangoFilterBackend):
     def filter_queryset(self, request: Request, queryset: Any, view: APIView) -> Any:
         """Raises ValidationError naming the filters there are."""
         known = [*getattr(getattr(view, "filterset_class", None), "base_filters", ())]
+        others = _OF_EVERY_LIST.union(getattr(view, "in_address", ()))
         for name in request.query_params:
-            if name not in known and name not in _OF_EVERY_LIST:
+            if name not in known and name not in others:
                 said = _("no such filter; there are %(known)s") % {"known": ", ".join(known)}
                 raise ValidationError({name: [said]})
         return super().filter_queryset(request, queryset, view)

@@ -21,11 +21,12 @@ from rest_framework.reverse import reverse
 
 from recognition.api import pictures, uploads
 from recognition.api.base import BoxField, ReadSerializer, UploadView, WriteSerializer
-from recognition.api.errors import describe
+from recognition.api.errors import describe, status_of
 from recognition.api.filters import MomentFilter
 from recognition.api.idempotency import idempotent
 from recognition.api.jobs import JobSerializer
 from recognition.api.permissions import InCatalogue
+from recognition.api.schema import location
 from recognition.errors import RecognitionError
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role, State, User
@@ -202,15 +203,7 @@ class ImageListView(ListModelMixin, OfImages, UploadView):
 
     @extend_schema(
         operation_id="images_add",
-        parameters=[
-            OpenApiParameter(
-                "Location",
-                str,
-                OpenApiParameter.HEADER,
-                response=[202],
-                description="The job's url.",
-            )
-        ],
+        parameters=[location(202, description="The job's url.")],
         request={"multipart/form-data": uploads.ImagesForm, "application/json": uploads.ImagesJson},
         responses={201: Uploaded, 200: Uploaded, 202: JobSerializer},
     )
@@ -340,8 +333,9 @@ def _raise_if_all_failed(became: Sequence[gallery_adding.Added | RecognitionErro
     failed = [one for one in became if isinstance(one, RecognitionError)]
     if len(failed) < len(became):
         return
-    if len(failed) == 1:
-        raise failed[0]
+    statuses = {status_of(error) for error in failed}
+    if len(failed) == 1 or (len(statuses) == 1 and 400 not in statuses):
+        raise failed[0]  # what all of them met, and when to come back
     raise serializers.ValidationError(
         {"images": {str(position): [error.message] for position, error in enumerate(failed)}}
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +16,7 @@ from recognition.api.base import Number, WriteSerializer
 from recognition.api.jobs import JobSerializer
 from recognition.api.narrowing import read_conditions
 from recognition.api.permissions import InCatalogue
-from recognition.api.schema import Error
+from recognition.api.schema import Error, location
 from recognition.models import GalleryImage, IndexState, IndexType, Metric, User
 from recognition.models.product import MAX_LIST
 from recognition.services import index_jobs, indexes, queries
@@ -118,11 +118,7 @@ class IndexRebuildView(InCatalogue):
     @extend_schema(
         operation_id="index_rebuild",
         request=None,
-        parameters=[
-            OpenApiParameter(
-                "Location", str, OpenApiParameter.HEADER, response=[201], description="Its url."
-            )
-        ],
+        parameters=[location(201)],
         responses={201: JobSerializer},
     )
     def create(self, request: Request, key: Any) -> Response:

@@ -12,12 +12,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    extend_schema,
-    extend_schema_field,
-    inline_serializer,
-)
+from drf_spectacular.utils import extend_schema, extend_schema_field, inline_serializer
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 from rest_framework.parsers import MultiPartParser
@@ -30,7 +25,7 @@ from recognition.api.base import ReadSerializer, WriteSerializer, as_csv
 from recognition.api.catalogues import CatalogueChange, require_models
 from recognition.api.idempotency import idempotent
 from recognition.api.permissions import InCatalogue
-from recognition.api.schema import Error
+from recognition.api.schema import Error, location
 from recognition.errors import Conflict, NotFound
 from recognition.models import Job, JobLine, LineResult, Role, State, User
 from recognition.services import catalogues, exports, imports, jobs
@@ -175,11 +170,7 @@ class JobView(_Jobs):
 
 
 _STARTED: dict[str, Any] = {
-    "parameters": [
-        OpenApiParameter(
-            "Location", str, OpenApiParameter.HEADER, response=[201], description="Its url."
-        )
-    ],
+    "parameters": [location(201)],
     "responses": {201: JobSerializer},
 }
 

@@ -17,7 +17,8 @@ class InCatalogue(ApiView):
     """For views whose address names a catalogue; answers before anything of it is looked at.
 
     An outsider gets 404, a role too low 403. `roles` names the role of each action; what is not
-    named needs viewer for reading and manager for everything else.
+    named needs viewer for reading and manager for everything else. A method that the view does not
+    have is a 405 for every member.
     """
 
     roles: ClassVar[dict[str, Role]] = {}
@@ -34,4 +35,5 @@ class InCatalogue(ApiView):
     def needed_role(self) -> Role:
         if self.action in self.roles:
             return self.roles[self.action]
-        return Role.VIEWER if self.request.method in SAFE_METHODS else Role.MANAGER
+        reads = self.action is None or self.request.method in SAFE_METHODS
+        return Role.VIEWER if reads else Role.MANAGER

@@ -24,6 +24,7 @@ from recognition.api.idempotency import idempotent
 from recognition.api.languages import wanted_languages
 from recognition.api.narrowing import AttributesFilter
 from recognition.api.permissions import InCatalogue
+from recognition.api.schema import location
 from recognition.errors import NotFound
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import GalleryImage, Product, Role
@@ -156,7 +157,10 @@ class ProductListView(ListModelMixin, OfProducts):
     ordering = ["label"]
 
     @extend_schema(
-        operation_id="products_create", request=ProductWrite, responses={201: ProductSerializer}
+        operation_id="products_create",
+        parameters=[location(201)],
+        request=ProductWrite,
+        responses={201: ProductSerializer},
     )
     @idempotent
     def create(self, request: Request, key: Any) -> Response:

@@ -116,6 +116,11 @@ class Schema(AutoSchema):
         return bool(getattr(action, "idempotent", False))
 
 
+def location(*codes: int, description: str = "Its url.") -> OpenApiParameter:
+    """The header Location of answers with these codes."""
+    return _header("Location", description, [str(code) for code in codes])
+
+
 def _header(name: str, description: str, codes: list[str]) -> OpenApiParameter:
     return OpenApiParameter(
         name, OpenApiTypes.STR, OpenApiParameter.HEADER, description=description, response=codes

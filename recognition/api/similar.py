@@ -15,7 +15,7 @@ from rest_framework.utils.urls import replace_query_param
 
 from recognition.api.narrowing import read_conditions
 from recognition.api.permissions import InCatalogue
-from recognition.api.recognitions import MOST_CATALOGUES, several
+from recognition.api.questions import MOST_CATALOGUES, several
 from recognition.api.schema import Error
 from recognition.models import GalleryImage
 from recognition.models.product import MAX_LIST

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerView
 
 from recognition.api import (
     audit,
     catalogues,
+    document,
     feedback,
     images,
     indexes,
@@ -45,7 +46,7 @@ _RECOGNITION = "v1/recognitions/<uuid:key>"
 
 app_name = "api"
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("schema/", SpectacularAPIView.as_view(**_PUBLIC), name="schema"),
+    path("schema/", document.DocumentView.as_view(**_PUBLIC), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema", **_PUBLIC), name="docs"),
     path(
         "v1/catalogues",

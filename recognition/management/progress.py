@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recognition.errors import RecognitionError
 from recognition.management.workers import worker_running
-from recognition.models import Catalogue, Job, State, User, Worker
+from recognition.models import Catalogue, Job, Role, State, User, Worker
 from recognition.services import catalogues, imports, jobs
 
 SOME_FAILED, NOTHING_DONE = 1, 2
@@ -92,9 +92,19 @@ def find_user(name: str | None) -> User:
     return user
 
 
-def find_catalogue(name: str, user: str | None) -> Catalogue:
-    """The catalogue of that name or key; with a user, among those they may see."""
-    return catalogues.find(name, user=None if user is None else find_user(user))
+def find_catalogue(
+    name: str, user: str | None, role: Role = Role.VIEWER, *, own: bool = False
+) -> Catalogue:
+    """The catalogue of that name or key; with a user, among those they may see, or (`own`) own.
+
+    Raises NotFound, Conflict, and RoleTooLow when the user named has a lower role there.
+    """
+    if user is None:
+        return catalogues.find(name)
+    by = find_user(user)
+    found = catalogues.find(name, user=by, own=own)
+    catalogues.require_role(by, found, role)
+    return found
 
 
 def remove_if_empty(catalogue: Catalogue) -> None:

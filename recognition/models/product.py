@@ -253,6 +253,19 @@ class Product(models.Model):
     def __str__(self) -> str:
         return self.label
 
+    @property
+    def now(self) -> Product | None:
+        """What it is by now: itself, the product it was merged into, or None once that is gone."""
+        row = self.merged_into or self
+        return None if row.removed_at else row
+
+    @property
+    def now_id(self) -> int | None:
+        """The id that leads to it by now, told by its own row: it may be of one removed since."""
+        if self.merged_into_id is not None:
+            return self.merged_into_id
+        return None if self.removed_at else self.pk
+
     def name_in(self, wanted: Iterable[str]) -> str:
         """Its name in the first of these languages (BCP 47) that it has one in, else its label."""
         tag = languages.best(wanted, self.names)

@@ -256,20 +256,16 @@ def check(catalogue: Catalogue) -> None:
         raise BadInput(f"{field}: {' '.join(messages)}", field=field) from error
 
 
-def find(text: str, *, user: User | None = None) -> Catalogue:
-    """The catalogue with that key or name, among those `user` may see (all of them for None).
+def find(text: str, *, user: User | None = None, own: bool = False) -> Catalogue:
+    """The catalogue with that key or name, among those `user` may see (all of them for None), or
+    with `own` among those they own.
 
     Raises NotFound, or Conflict naming the keys when several owners use the name.
     """
-    rows = Catalogue.objects.select_related("index__feature_model")
-    if user is not None:
-        rows = rows.visible_to(user)
-    try:
-        found = list(rows.filter(key=uuid.UUID(text)))
-    except ValueError:
-        found = list(rows.filter(name=text)[:6])
+    rows = _called(text, user)
+    found = list((rows.filter(owner=user) if own else rows)[:6])
     if not found:
-        raise NotFound(_("there is no catalogue “%(name)s”") % {"name": text}, field="catalogue")
+        raise _nowhere(text)
     if len(found) > 1:
         keys = ", ".join(
             _("%(key)s (of %(owner)s)") % {"key": row.key, "owner": row.owner} for row in found
@@ -279,6 +275,32 @@ def find(text: str, *, user: User | None = None) -> Catalogue:
             field="catalogue",
         )
     return found[0]
+
+
+def meant(text: str, *, user: User) -> Catalogue:
+    """As `find`, for a setting: of several of that name the one `user` owns, else the oldest.
+
+    So nobody gets between by making another of that name and letting `user` in. Raises NotFound.
+    """
+    rows = _called(text, user).order_by("pk")
+    found = rows.filter(owner=user).first() or rows.first()
+    if found is None:
+        raise _nowhere(text)
+    return found
+
+
+def _nowhere(text: str) -> NotFound:
+    return NotFound(_("there is no catalogue “%(name)s”") % {"name": text}, field="catalogue")
+
+
+def _called(text: str, user: User | None) -> QuerySet[Catalogue]:
+    rows = Catalogue.objects.select_related("index__feature_model")
+    if user is not None:
+        rows = rows.visible_to(user)
+    try:
+        return rows.filter(key=uuid.UUID(text))
+    except ValueError:
+        return rows.filter(name=text)
 
 
 def statistics(catalogue: Catalogue) -> dict[str, Any]:

@@ -132,9 +132,7 @@ def _region(query: RecognitionQuery, position: int) -> Detection:
 def _proposed_id(region: Detection) -> int | None:
     """Of the product that was proposed first, or the one it was merged into."""
     best = region.matches.select_related("product").first()
-    if best is None or best.product is None:
-        return None
-    return best.product.merged_into_id or best.product.pk
+    return None if best is None or best.product is None else best.product.now_id
 
 
 def _proposed(query: RecognitionQuery, region: Detection) -> Product:
@@ -161,7 +159,7 @@ def _proposed(query: RecognitionQuery, region: Detection) -> Product:
 
 def _named(query: RecognitionQuery, product_id: int) -> Product:
     row = Product.everything.filter(pk=product_id, catalogue__in=_asked(query)).first()
-    found = _living(query, row.merged_into_id or row.pk) if row else None
+    found = _living(query, row.now_id) if row else None
     if found is None:  # in the same words for what is elsewhere and what is nowhere
         raise BadInput(
             _("there is no product %(id)s in the catalogues that were asked") % {"id": product_id},

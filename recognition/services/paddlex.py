@@ -130,7 +130,7 @@ def default(user: User) -> Catalogue | None:
     """The catalogue that requests without an indexKey mean: SHITU_PADDLEX_DEFAULT_CATALOGUE, or
     the `index` of SHITU_PIPELINE_CONFIG. Raises NotFound when `user` may not see it."""
     if name := settings.SHITU_PADDLEX_DEFAULT_CATALOGUE:
-        return catalogues.find(name, user=user)
+        return catalogues.meant(name, user=user)
     if index := pipeline_config.site_index():
         return saved_indexes.imported(user, index)
     return None

@@ -45,11 +45,10 @@ def find(catalogue: Catalogue, product_id: int) -> Product:
         .filter(catalogue=catalogue, pk=product_id)
         .first()
     )
-    if row is not None and row.merged_into is not None:
-        row = row.merged_into
-    if row is None or row.removed_at is not None:
+    found = None if row is None else row.now
+    if found is None:
         raise NotFound(_("this catalogue has no product %(id)s") % {"id": product_id})
-    return row
+    return found
 
 
 def labelled(catalogue: Catalogue, labels: Sequence[str]) -> dict[str, Product]:

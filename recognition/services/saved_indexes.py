@@ -12,10 +12,11 @@ from typing import IO
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from recognition.errors import AnswerTimeout, BadInput
-from recognition.models import Catalogue, User
-from recognition.services import catalogues, pipeline_config
+from recognition.models import Catalogue, Job, State, User
+from recognition.services import catalogues, jobs, pipeline_config
 from recognition.services.locks import lock_import
 
 
@@ -33,27 +34,42 @@ def zipped(catalogue: Catalogue) -> IO[bytes]:
 def imported(user: User, directory: Path, *, feature_model: str | None = None) -> Catalogue:
     """The catalogue of `user` that holds a saved index directory; imported at first use.
 
-    It is named after the content, so the same index is imported once. `feature_model` is the
-    network that made it, which the files do not say (default: the site's). Raises BadInput.
+    The same index is imported once: a job of its catalogue says that it was, whatever has been
+    changed there since. `feature_model` is the network that made it, which the files do not say
+    (default: the site's). Raises BadInput.
     """
-    name = f"index {pipeline_config.content_digest(directory)[:32]}"
-    rows = Catalogue.objects.filter(owner=user, name=name)
-    whole = rows.exclude(description="")  # else begun and interrupted: the command goes on there
-    if (found := whole.first()) is not None:
-        return found
+    digest = pipeline_config.content_digest(directory)[:32]
+    receipts = Job.objects.filter(
+        catalogue__owner=user, kind=Job.Kind.IMPORT, state=State.DONE, options__index=digest
+    ).select_related("catalogue__index__feature_model")
+    if (receipt := receipts.first()) is not None:
+        return receipt.catalogue
     catalogues.require_unlimited(user)
     with transaction.atomic():
-        lock_import(f"{user.pk} {name}")
-        if (found := whole.first()) is not None:  # somebody asked at the same time
-            return found
+        lock_import(f"{user.pk} {digest}")
+        if (receipt := receipts.first()) is not None:  # somebody asked at the same time
+            return receipt.catalogue
         of_site = pipeline_config.site_options().get("feature_model", settings.SHITU_FEATURE_MODEL)
-        model = feature_model or of_site
+        name = f"index {digest}"  # so that one begun and interrupted goes on
         _manage(
-            "import_index", "--catalogue", name, "--user", user.get_username(),
-            "--index", str(directory), "--feature-model", model,
+            "import_index", f"--catalogue={name}", "--own", f"--user={user.get_username()}",
+            f"--index={directory}", f"--feature-model={feature_model or of_site}",
         )  # fmt: skip
-        found = rows.get()
+        found = Catalogue.objects.get(owner=user, name=name)
         catalogues.change(found, description=f"imported from the index {directory.name}")
+        count = found.images.count()
+        receipt = Job.objects.create(
+            catalogue=found,
+            kind=Job.Kind.IMPORT,
+            started_by=user,
+            source_name=directory.name,
+            options={"index": digest},
+            state=State.DONE,
+            total=count,
+            done=count,
+            finished_at=timezone.now(),
+        )
+        jobs.record_end(receipt)
     return found
 
 

@@ -286,6 +286,17 @@ def test_a_role_too_low_is_named(viewer, url):
     assert "role editor" in error["message"]
 
 
+def test_a_method_that_is_not_there_is_that_whatever_the_role(people, address):
+    got = {
+        who: person().put(address("product"), {}, format="json") for who, person in people.items()
+    }
+    strangers = ["outsider", "staff, no member", "token for another catalogue"]
+    expected = dict.fromkeys(PEOPLE, 405) | dict.fromkeys(strangers, 404)
+    expected |= {"anonymous": 401, "expired token": 401}
+    assert {who: answer.status_code for who, answer in got.items()} == expected
+    assert got["editor"]["Allow"] == "GET, PATCH, DELETE, HEAD, OPTIONS"
+
+
 def test_an_outsider_cannot_tell_a_hidden_catalogue_from_none(outsider, url, catalogue):
     hidden = outsider.get(url()).json()["error"]
     catalogue.delete()

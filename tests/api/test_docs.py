@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recognition.api import catalogues, errors, recognitions
+from recognition.api import catalogues, errors, questions
 from recognition.errors import DeviceUnavailable, RecognitionError
 from tests.api.test_errors import _tree
 
@@ -37,7 +37,7 @@ def test_every_setting_of_a_catalogue_is_explained(name):
     assert f"`{name}`" in TEXT
 
 
-@pytest.mark.parametrize("name", recognitions.AskJson().fields)
+@pytest.mark.parametrize("name", questions.AskJson().fields)
 def test_every_option_of_a_question_is_explained(name):
     assert f"`{name}`" in TEXT or name == "name"
 

@@ -11,8 +11,9 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from recognition.models import GalleryImage
-from recognition.services import queries
+from recognition.errors import TryAgain
+from recognition.models import GalleryImage, Quota
+from recognition.services import files, queries
 from tests import factories
 
 
@@ -109,6 +110,22 @@ def test_all_of_many_refused_is_an_error_naming_each(send):
     response = send(label="tea", images=[_file(0, data=b""), _file(0, data=b"text")])
     assert response.status_code == 400
     assert list(response.json()["error"]["fields"]) == ["images.0", "images.1"]
+
+
+def test_what_all_of_many_meet_is_the_error_it_is_for_one(send, catalogue, monkeypatch):
+    factories.add(catalogue, "tea", 9)
+    Quota.objects.create(catalogue=catalogue, images=1)
+    full = send(label="tea", images=[_file(1), _file(2)])
+    assert (full.status_code, full.json()["error"]["code"]) == (413, "storage_full")
+    Quota.objects.all().delete()
+
+    def away(*_: object, **__: object) -> None:
+        raise TryAgain("the storage does not answer")
+
+    monkeypatch.setattr(files, "keep", away)
+    later = send(label="tea", images=[_file(1), _file(2)])
+    assert (later.status_code, later.json()["error"]["code"]) == (503, "try_again")
+    assert int(later["Retry-After"]) > 0
 
 
 def test_base64_with_labels_and_boxes_of_their_own(send_json, catalogue):

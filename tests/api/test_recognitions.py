@@ -14,7 +14,7 @@ from PIL import Image
 
 from recognition import fetch
 from recognition.models import RecognitionQuery
-from recognition.services import answering, bell, queries
+from recognition.services import answering, bell, products, queries
 from tests import factories
 
 
@@ -195,6 +195,60 @@ def test_a_removed_product_leaves_its_label_in_old_answers(ask, viewer, editor, 
     [match] = viewer.get(address).json()["detections"][0]["matches"]
     assert match["label"] == "tea"
     assert match["product"] is match["image"] is match["image_url"] is None
+
+
+SHELF = {
+    "external_id": "4711",
+    "sku": "T-1",
+    "barcode": "4006381333931",
+    "price": "1.9900",
+    "currency": "EUR",
+    "category": "drinks/tea",
+    "attributes": {"ml": 500, "organic": True},
+}
+
+
+@pytest.fixture
+def details(ask, viewer, url, tea):
+    """What an answer says of the product of its first match, by each of the ways to it."""
+    key = ask(image=_base64(1)).json()["key"]
+
+    def shown() -> dict | None:
+        one = viewer.get(f"/api/v1/recognitions/{key}?details=true").json()
+        listed = viewer.get(url("recognitions"), {"details": "true", "fields": "detections"})
+        assert listed.json()["results"] == [{"detections": one["detections"]}]
+        [match] = one["detections"][0]["matches"]
+        return match["details"]
+
+    return shown
+
+
+def test_on_request_a_match_brings_what_a_till_needs(ask, details, editor, viewer, url, tea):
+    blank = details()
+    assert (blank["external_id"], blank["price"], blank["attributes"]) == ("", None, {})
+    editor.patch(url("products", tea.product_id), SHELF, format="json")
+    assert details() == SHELF  # as it is now, whenever it was asked
+    plain = viewer.get(url("recognitions")).json()["results"][0]
+    assert "details" not in plain["detections"][0]["matches"][0]
+
+
+def test_the_question_itself_may_ask_for_it(viewer, url, tea, monkeypatch):
+    monkeypatch.setattr(bell, "listen", lambda *_: answering.answer_waiting())
+    body = {"image": _base64(1)}
+    asked = viewer.post(url("recognitions") + "?wait=5&details=true", body, format="json")
+    assert asked.json()["detections"][0]["matches"][0]["details"]["price"] is None
+    wrong = viewer.post(url("recognitions") + "?details=perhaps", body, format="json")
+    assert (wrong.status_code, *wrong.json()["error"]["fields"]) == (400, "details")
+    assert RecognitionQuery.objects.count() == 1
+
+
+def test_they_are_those_of_what_a_product_has_become(details, editor, url, catalogue, tea):
+    other = products.create(catalogue, "matcha", **SHELF)
+    body = {"products": [tea.product_id]}
+    assert editor.post(url("products", other.pk, "merge"), body, format="json").status_code == 200
+    assert details() == SHELF
+    editor.delete(url("products", other.pk))
+    assert details() is None
 
 
 def test_its_picture_plain_and_drawn(ask, viewer, tea):

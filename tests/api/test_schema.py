@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import schemathesis
+import yaml
 from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections, transaction
+from django.utils.translation import get_language
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
@@ -17,6 +19,7 @@ from drf_spectacular.validation import validate_schema
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi import checks
 
+from recognition.api import document
 from recognition.models import Job
 from recognition.services import members, queries, tokens
 from tests import factories
@@ -106,6 +109,39 @@ def test_it_is_valid_openapi_made_without_a_warning(capsys):
     GENERATOR_STATS.reset()
     validate_schema(SchemaGenerator().get_schema(request=None, public=True))
     assert not GENERATOR_STATS, capsys.readouterr().err
+
+
+def test_it_is_made_once_for_each_format_and_language(client, monkeypatch):
+    made: list[str | None] = []
+    make = SchemaGenerator.get_schema
+
+    def get_schema(self: SchemaGenerator, *given: Any, **named: Any) -> Any:
+        made.append(get_language())
+        return make(self, *given, **named)
+
+    document._document.cache_clear()
+    monkeypatch.setattr(SchemaGenerator, "get_schema", get_schema)
+    for query in ("", "?lang=en", "?lang=xx", "?version=2", "?version=3&x=1"):
+        answer = client.get(f"/api/schema/{query}")
+        assert answer.headers["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
+        assert yaml.safe_load(answer.content)["paths"] == DOCUMENT["paths"]
+    assert made == ["en"]
+    for query in ("?format=json", "?format=json&version=4"):
+        assert json.loads(client.get(f"/api/schema/{query}").content) == DOCUMENT
+    assert made == ["en", "en"]
+    client.get("/api/schema/", headers={"Accept-Language": "zh-CN"})
+    chinese = client.get("/api/schema/?lang=zh-hans")
+    assert "Shitu" in chinese.headers["Content-Disposition"]
+    assert made == ["en", "en", "zh-hans"]
+
+
+def test_a_documented_status_is_the_one_that_comes():
+    def responses(path: str, method: str) -> dict[str, Any]:
+        return DOCUMENT["paths"][path][method]["responses"]
+
+    assert not {"201"} & set(responses("/api/v1/paddlex-indexes", "post"))
+    early = responses("/api/v1/recognitions/{key}/annotated", "get")["409"]
+    assert early["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
 
 
 OPERATIONS = [

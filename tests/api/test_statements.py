@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from recognition.services import answering, bell
+from recognition.services import answering, bell, product_merging, products
 from tests import factories
 
 _TABLE = re.compile(r'(?:FROM|INTO|UPDATE) "recognition_(\w+)"(?! U0)')  # U0: of a subquery
@@ -62,6 +62,20 @@ def test_of_the_api(client, url, statements):
         response = client.post(url("recognitions") + "?wait=5", body, format="json")
     assert response.status_code == 201 and response.json()["detections"][0]["matches"]
     assert tables == [*_ASKING, "recognitionquery", "match", "detection"]
+
+
+def test_what_a_till_needs_costs_no_statement_more(client, url, catalogue, statements):
+    """Not even where a product was merged into another since."""
+    body = {"image": base64.b64encode(factories.png(1)).decode()}
+    asked = client.post(url("recognitions") + "?wait=5", body, format="json")
+    drink = products.create(catalogue, "drink", price="1.99", currency="EUR")
+    product_merging.merge([catalogue.products.get(label="tea")], drink)
+    with statements() as plain:
+        client.get(asked["Location"])
+    with statements() as detailed:
+        answer = client.get(asked["Location"] + "?details=true").json()
+    assert answer["detections"][0]["matches"][0]["details"]["price"] == "1.9900"
+    assert detailed == plain
 
 
 def test_of_paddlex(client, catalogue, statements):

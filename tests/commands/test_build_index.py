@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recognition.models import Catalogue, CropPolicy, Embedding, State
+from recognition.models import Catalogue, CropPolicy, Embedding, Role, State
 from recognition.services import catalogues
 from tests import factories
 from tests.factories import png
@@ -70,6 +70,19 @@ def test_a_picture_that_cannot_be_embedded_is_said_too(build, shop, monkeypatch)
     assert code == 1
     assert "line 1: not embedded: " in err
     assert Embedding.objects.count() == 2
+
+
+def test_who_may_only_read_adds_nothing(build, run, shop):
+    catalogue = factories.catalogue(name="shop")
+    factories.member(catalogue, Role.VIEWER, "reader")
+    given = ["--catalogue", "shop", "--user", "reader"]
+    listed = ["--gallery", shop, "--labels", shop / "gallery.txt"]
+    for name, more in (("build_index", listed), ("append_index", listed), ("remove_index", [0])):
+        code, _, err = run(name, *given, *more)
+        assert code == 2
+        assert "this needs the role editor" in err
+    assert not catalogue.images.exists()
+    assert Catalogue.objects.count() == 1
 
 
 def test_a_second_run_adds_nothing_twice(build):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.core.files.storage import default_storage
 
-from recognition.models import Catalogue, GalleryImage, State
-from recognition.services import catalogues, products, tokens
+from recognition.models import Catalogue, GalleryImage, Membership, Role, State
+from recognition.services import catalogues, paddlex, products, tokens
 from tests import factories
 
 
@@ -217,8 +217,6 @@ def test_beyond_the_limit_only_what_was_added_is_listed(local, settings):
 def test_count_and_list_agree_whoever_adds_between_two_looks(local):
     from django.db import connection
 
-    from recognition.services import paddlex
-
     key = build(local, pair(0)).json()["result"]["indexKey"]
     catalogue = Catalogue.objects.get(key=key)
     looks = 0
@@ -253,6 +251,19 @@ def test_without_a_key_the_default_index_is_meant(local, settings, someone):
     assert [match["label"] for match in detected["recResults"]] == ["tea"]
     settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = "gone"
     assert add(local, None, pair(0)).status_code == 404
+
+
+def test_nobody_gets_between_a_name_and_the_default_index(settings, someone):
+    """Whoever names a catalogue alike can make others its viewers, and they cannot help it."""
+    settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = "drinks"
+    shared, theirs = (factories.catalogue(name="drinks") for _ in range(2))
+    for catalogue in (theirs, shared):
+        Membership.objects.create(user=someone, catalogue=catalogue, role=Role.VIEWER)
+    assert paddlex.default(someone) == shared
+    own = factories.catalogue(owner=someone, name="drinks")
+    assert paddlex.default(someone) == own
+    settings.SHITU_PADDLEX_DEFAULT_CATALOGUE = str(theirs.key)
+    assert paddlex.default(someone) == theirs
 
 
 def test_foreign_indexes_do_not_exist_and_viewers_cannot_add(local, someone):

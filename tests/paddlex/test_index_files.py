@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import zipfile
+from importlib import import_module
 
+import numpy as np
 import pytest
+from django.apps import apps
 
+from recognition import search
 from recognition.api.paddlex import index_files
-from recognition.models import Catalogue
-from recognition.services import catalogues, tokens
-from tests import processes
+from recognition.errors import AnswerTimeout
+from recognition.models import Catalogue, Job, Role, State, View
+from recognition.services import catalogues, saved_indexes, tokens
+from recognition.services.index_files import export_directory
+from tests import factories, processes
 
 
 @pytest.fixture
@@ -85,6 +91,73 @@ def test_a_damaged_index_is_refused_with_the_reason(local, commands):
     assert response.status_code == 400
     assert "Traceback" not in response.text
     assert "id_map.yaml" in response.text or "vector.index" in response.text
+
+
+@pytest.fixture
+def saved(local, commands, someone, monkeypatch, tmp_path) -> bytes:
+    """An index of two pictures, saved by somebody else."""
+    monkeypatch.setenv("SHITU_DETECTOR", "")
+    source = factories.catalogue()
+    images = [factories.add(source, label, seed) for seed, label in enumerate(("tea", "cola"))]
+    vectors = np.eye(2, source.index.feature_model.dimension, dtype=np.float32)
+    search.store(source.index, [image.pk for image in images], [View.WHOLE] * 2, vectors)
+    source.images.update(state=State.DONE)
+    export_directory(source, tmp_path / "saved")
+    source.delete()
+    written = (tmp_path / "saved").iterdir()
+    return archive(**{path.name.replace(".", "_DOT_"): path.read_bytes() for path in written})
+
+
+def test_another_member_s_import_stays_as_it_is(local, someone, saved):
+    """The same index again, from somebody who may only read the catalogue it became."""
+    theirs = upload(local, saved).json()["indexKey"]
+    catalogue = Catalogue.objects.get(key=theirs)
+    local.post("/shitu-index-remove", json={"indexKey": theirs, "ids": [0]})
+    reader = factories.member(catalogue, Role.VIEWER, "reader")
+    local.headers["Authorization"] = f"Bearer {tokens.create(reader, 'till')[1]}"
+    answer = upload(local, saved)
+    assert (answer.status_code, answer.json().get("imageCount")) == (200, 2)
+    own = Catalogue.objects.get(key=answer.json()["indexKey"])
+    assert (own.owner, own.name) == (reader, catalogue.name)
+    assert catalogue.images.count() == 1
+
+
+def test_it_is_found_again_whatever_was_changed(local, saved):
+    first = upload(local, saved).json()
+    assert first["imageCount"] == 2
+    local.post("/shitu-index-remove", json={"indexKey": first["indexKey"], "ids": [0]})
+    address = f"/api/v1/catalogues/{first['indexKey']}"
+    for change in ({"description": ""}, {"name": "Drinks"}):
+        assert local.patch(address, json=change).status_code == 200
+        assert upload(local, saved).json() == first | {"imageCount": 1}
+    assert Catalogue.objects.count() == 1
+    [job] = local.get(f"{address}/jobs").json()["results"]
+    assert (job["kind"], job["state"], job["done"]) == ("import", "done", 2)
+
+
+def test_one_that_an_earlier_version_imported_is_found_too(local, saved):
+    """It had nothing to tell but the description."""
+    migration = import_module("recognition.migrations.0015_saved_index_receipts")
+    first = upload(local, saved).json()
+    migration.forget(apps, None)
+    assert not Job.objects.exists()
+    migration.write(apps, None)
+    local.post("/shitu-index-remove", json={"indexKey": first["indexKey"], "ids": [0]})
+    assert upload(local, saved).json() == first | {"imageCount": 1}
+
+
+def test_an_import_that_was_interrupted_goes_on(local, saved, monkeypatch):
+    kill = saved_indexes._manage
+
+    def killed(*arguments: str) -> None:
+        kill(*arguments)
+        raise AnswerTimeout("no time left")
+
+    monkeypatch.setattr(saved_indexes, "_manage", killed)
+    assert upload(local, saved).status_code == 504
+    monkeypatch.setattr(saved_indexes, "_manage", kill)
+    assert upload(local, saved).json()["imageCount"] == 2
+    assert Catalogue.objects.count() == 1
 
 
 def test_an_empty_catalogue_has_no_index_to_save(local, commands, someone):

@@ -156,10 +156,10 @@ def test_asked_for_by_two_at_once_it_is_imported_once(transactional_db, tmp_path
     (index / "id_map.yaml").write_bytes(b"2")
     commands: list[str] = []
 
-    def manage(command: str, option: str, name: str, *rest: str) -> None:
+    def manage(command: str, option: str, *rest: str) -> None:
         commands.append(command)
         processes.until(lambda: processes.somebody_waits() or len(commands) > 1)
-        factories.catalogue(owner=user, name=name)
+        factories.catalogue(owner=user, name=option.removeprefix("--catalogue="))
 
     def ask(_: int) -> Catalogue:
         try:
@@ -246,6 +246,31 @@ def test_the_command_makes_a_catalogue_that_is_not_there(write):
     with pytest.raises(CommandError, match="no vector.index"):
         command(str(write(index="nowhere")), "--catalogue", "other", "--user", "boss")
     assert Catalogue.objects.get() == made
+
+
+def test_the_command_gives_a_new_catalogue_the_metric_of_its_index(write, tmp_path):
+    """Else the file's threshold, meant for distances, would be read as one of cosines."""
+    factories.user("boss", is_superuser=True)
+    source = catalogues.create("source", owner=factories.user(), metric="L2", index_type="Flat")
+    image = factories.add(source, "tea", 1)
+    vector = np.eye(1, source.index.feature_model.dimension, dtype=np.float32)
+    search.store(source.index, [image.pk], [View.WHOLE], vector)
+    source.images.update(state=State.DONE)
+    index_files.export_directory(source, tmp_path / "index")
+    _, said = command(str(write(index="index", rec_threshold=0.9)), "--catalogue", "new")
+    made = Catalogue.objects.get(name="new")
+    assert "1 vectors imported" in said
+    assert (made.index.metric, made.index.index_type) == ("L2", "Flat")
+    assert made.rec_threshold == 0.9
+
+
+def test_the_command_changes_a_catalogue_for_its_managers_only(write):
+    drinks = catalogues.create("drinks", owner=factories.user())
+    factories.member(drinks, Role.EDITOR, "ed")
+    with pytest.raises(CommandError, match="manager"):
+        command(str(write(rec_topk=3)), "--catalogue", "drinks", "--user", "ed")
+    drinks.refresh_from_db()
+    assert drinks.top_k == 5
 
 
 def test_the_command_names_what_is_wrong(write):

@@ -152,8 +152,9 @@ def test_all_problems_are_named_at_once():
 
 def test_unknown_keys_are_named_and_change_nothing():
     config = parse(
-        "rec_treshold: 0.9\nhamming_radius: 4\nSubModules: {Detection: {thresh: 1}, Extra: {}}\n"
-        "Serving: {extra: {index_storage: {type: memory}}, port: 1}"
+        "rec_treshold: 0.9\nhamming_radius: 4\nSubModules: {Extra: {}, "
+        "Detection: {thresh: 1, batch_size: 4}}\n"
+        "Serving: {extra: {index_storage: {type: memory}}, return_urls: true, port: 1}"
     )
     assert config.rec_threshold == 0.5
     text = "\n".join(config.remarks)
@@ -163,6 +164,8 @@ def test_unknown_keys_are_named_and_change_nothing():
         "SubModules.Detection.thresh: unknown",
         "SubModules.Extra: unknown",
         "Serving.extra:",
+        "Serving.return_urls:",
+        "SubModules.Detection.batch_size:",
         "Serving.port: unknown",
     ):
         assert name in text

@@ -58,10 +58,12 @@ class PaddlexIndexListView(UploadView):
     @extend_schema(
         operation_id="paddlex_indexes_import",
         request={"multipart/form-data": SavedIndex},
-        responses=inline_serializer(
-            "ImportedIndex",
-            {"indexKey": serializers.UUIDField(), "imageCount": serializers.IntegerField()},
-        ),
+        responses={
+            200: inline_serializer(
+                "ImportedIndex",
+                {"indexKey": serializers.UUIDField(), "imageCount": serializers.IntegerField()},
+            )
+        },
     )
     def create(self, request: Request) -> Response:
         """A saved index becomes a catalogue of yours; the same one again is found, not made."""

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from recognition.management import progress
+from recognition.models import Role
 from recognition.services import imports
 
 
@@ -24,7 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         with progress.in_words():
-            catalogue = progress.find_catalogue(options["catalogue"], options["user"])
+            catalogue = progress.find_catalogue(options["catalogue"], options["user"], Role.EDITOR)
             progress.check_paths(options["labels"], folder=options["gallery"])
             job = imports.start_here(
                 catalogue,

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from recognition.errors import NotFound, RecognitionError
 from recognition.management import progress
-from recognition.models import Catalogue, CropPolicy, IndexType, Metric
+from recognition.models import Catalogue, CropPolicy, IndexType, Metric, Role
 from recognition.services import catalogues, imports
 
 
@@ -65,13 +65,17 @@ _SETTINGS = ("metric", "index_type", "feature_model", "detector", "crop_policy")
 def found_or_made(options: dict[str, Any], **defaults: Any) -> Iterator[Catalogue]:
     """The catalogue that the options name, made with their settings when there is none.
 
-    `defaults` are settings for a new one that the options do not give. The settings of one that is
-    there are never changed: raises CommandError when an option contradicts them. One that was made
-    here is gone after the block when nothing came into it, unless somebody interrupted that.
+    A user who is named must be an editor of one that is there; with the option `own`, it must be
+    theirs. `defaults` are settings for a new one that the options do not give. The settings of one
+    that is there are never changed: raises CommandError when an option contradicts them. One that
+    was made here is gone after the block when nothing came into it, unless somebody interrupted
+    that.
     """
     given = {name: options[name] for name in _SETTINGS if options.get(name) is not None}
     try:
-        catalogue = progress.find_catalogue(options["catalogue"], options["user"])
+        catalogue = progress.find_catalogue(
+            options["catalogue"], options["user"], Role.EDITOR, own=bool(options.get("own"))
+        )
     except NotFound:
         owner = progress.find_user(options["user"])
         catalogue = catalogues.create(options["catalogue"], owner=owner, **(defaults | given))

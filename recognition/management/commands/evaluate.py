@@ -30,8 +30,8 @@ _SHOWN = 15
 class Command(BaseCommand):
     help = (
         "Ask about labelled pictures of one product each, and print Recall@1, Recall@5, the worst "
-        "products and what is taken for what. Where several objects are detected, the answer to "
-        "the surest detection counts. Exit code 0: all were answered, 1: some failed, 2: none."
+        "products and what is taken for what. Where several objects are detected, the one that "
+        "is recognised best counts. Exit code 0: all were answered, 1: some failed, 2: none."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -10,7 +10,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from recognition.management import progress
 from recognition.management.commands.build_index import found_or_made
-from recognition.models import CropPolicy
 from recognition.services import index_files
 from recognition.services.index_files import Imported
 
@@ -27,6 +26,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--catalogue", required=True, help="name or key; made if there is none")
         parser.add_argument("--user", help="on whose behalf (default: the first superuser)")
+        parser.add_argument(
+            "--own",
+            action="store_true",
+            help="with --user: only into a catalogue of theirs, whichever others they may see",
+        )
         parser.add_argument("--index", type=Path, required=True, help="the directory")
         parser.add_argument(
             "--feature-model",
@@ -46,13 +50,8 @@ class Command(BaseCommand):
         progress.check_paths(options["labels"], folder=options["gallery"])
         with progress.in_words(), index_files.opened(directory) as content:
             total = len(content.ids)
-            new = {
-                "metric": content.metric,
-                "index_type": content.index_type,
-                "crop_policy": CropPolicy.WHOLE,
-            }
             with (
-                found_or_made(options, **new) as catalogue,
+                found_or_made(options, **index_files.settings_for(content)) as catalogue,
                 progress.bar(total, "import", "vector") as shown,
             ):
                 imported = index_files.import_content(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 from recognition import pipeline_file
 from recognition.errors import NotFound, RecognitionError
 from recognition.management import progress
-from recognition.models import Catalogue
+from recognition.models import Catalogue, Role, User
+from recognition.pipeline_file import PipelineConfig
 from recognition.services import catalogues, index_files, pipeline_config
+from recognition.services.index_child import IndexContent
 
 
 class Command(BaseCommand):
@@ -55,9 +58,7 @@ class Command(BaseCommand):
             output.write_text(text, encoding="utf-8")
             self.stderr.write(f"written to {output}")
 
-    def _given(
-        self, file: Path, name: str | None, user: str | None
-    ) -> pipeline_file.PipelineConfig:
+    def _given(self, file: Path, name: str | None, user: str | None) -> PipelineConfig:
         config = pipeline_file.read(file)
         for remark in config.remarks:
             self.stderr.write(f"{file.name}: {remark}")
@@ -65,28 +66,36 @@ class Command(BaseCommand):
             self.stderr.write(f"{file.name}: for the workers, set {setting}={value}")
         if name is None:
             return config
-        try:
-            catalogue = progress.find_catalogue(name, user)
-        except NotFound:
-            catalogue = catalogues.create(
-                name, owner=progress.find_user(user), **pipeline_config.options(config)
-            )
-            self.stderr.write(f"made the catalogue “{catalogue}”")
+        with index_files.opened(config.index) if config.index else nullcontext() as content:
             try:
-                self._import(config, catalogue)
-            except RecognitionError:
-                progress.remove_if_empty(catalogue)
-                raise
-        else:
-            pipeline_config.apply(config, catalogue)
-            self._import(config, catalogue)
+                catalogue = progress.find_catalogue(name, user, Role.MANAGER)
+            except NotFound:
+                catalogue = self._made(config, content, name, progress.find_user(user))
+            else:
+                pipeline_config.apply(config, catalogue)
+                self._import(content, catalogue)
         return pipeline_config.effective(catalogue)
 
-    def _import(self, config: pipeline_file.PipelineConfig, catalogue: Catalogue) -> None:
-        if config.index is not None:
-            imported = index_files.import_directory(
+    def _made(
+        self, config: PipelineConfig, content: IndexContent | None, name: str, owner: User
+    ) -> Catalogue:
+        options = pipeline_config.options(config)
+        if content is not None:
+            options |= index_files.settings_for(content)
+        catalogue = catalogues.create(name, owner=owner, **options)
+        self.stderr.write(f"made the catalogue “{catalogue}”")
+        try:
+            self._import(content, catalogue)
+        except RecognitionError:
+            progress.remove_if_empty(catalogue)
+            raise
+        return catalogue
+
+    def _import(self, content: IndexContent | None, catalogue: Catalogue) -> None:
+        if content is not None:
+            imported = index_files.import_content(
                 catalogue,
-                config.index,
+                content,
                 feature_model=catalogue.require_index().feature_model.name,
                 by=catalogue.owner,
             )

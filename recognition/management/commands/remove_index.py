@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from recognition.errors import BadInput
 from recognition.gallery_list import Identifier, Severity, read_ids
 from recognition.management import progress
+from recognition.models import Role
 from recognition.services import gallery
 
 _CHUNK = 1000
@@ -34,7 +35,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         with progress.in_words():
-            catalogue = progress.find_catalogue(options["catalogue"], options["user"])
+            catalogue = progress.find_catalogue(options["catalogue"], options["user"], Role.EDITOR)
             ids, bad = list(options["id"]), 0
             if options["ids"] is not None:
                 from_file, bad = self._read(options["ids"])

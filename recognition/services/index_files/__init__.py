@@ -17,6 +17,7 @@ from recognition.services.index_files.importing import (
     import_content,
     import_directory,
     opened,
+    settings_for,
 )
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "import_content",
     "import_directory",
     "opened",
+    "settings_for",
     "write_zip",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from django.conf import settings
@@ -75,6 +75,15 @@ def _check_lengths(content: IndexContent) -> None:
                 "gallery folder instead",
                 field="index",
             )
+
+
+def settings_for(content: IndexContent) -> dict[str, Any]:
+    """Options of `catalogues.create` with which a new catalogue answers as the index did."""
+    return {
+        "metric": content.metric,
+        "index_type": content.index_type,
+        "crop_policy": CropPolicy.WHOLE,
+    }
 
 
 @dataclass(frozen=True, slots=True)
