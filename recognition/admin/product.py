@@ -23,7 +23,6 @@ from recognition.admin.gallery import tell_embedded_again
 from recognition.admin.work import RecognitionAdmin, choose, going, pks, thumbnail
 from recognition.errors import BadInput, RecognitionError
 from recognition.models import Catalogue, GalleryImage, Product
-from recognition.models.counting import counted
 from recognition.services import gallery_embedding, product_merging, product_moving, products, trash
 
 SHOWN = 24
@@ -93,10 +92,7 @@ class ProductAdmin(RecognitionAdmin):
         rows = super().get_queryset(request)
         if in_trash(request):
             rows = Product.everything.in_trash().order_by("-removed_at")
-        return rows.annotate(
-            cover_pk=Subquery(images.values("pk")[:1]),
-            images_n=counted(GalleryImage.everything, "product"),
-        )
+        return rows.annotate(cover_pk=Subquery(images.values("pk")[:1])).with_image_count()
 
     def get_list_display(self, request: HttpRequest) -> Any:
         shown = self.list_display
@@ -119,10 +115,10 @@ class ProductAdmin(RecognitionAdmin):
         pk = obj.cover_pk  # type: ignore[attr-defined]
         return thumbnail("galleryimage", pk, obj.label) if pk else None
 
-    @display(description=_("pictures"), ordering="images_n")
+    @display(description=_("pictures"), ordering="image_count")
     def image_count(self, obj: Product) -> SafeString:
         address = reverse("admin:recognition_galleryimage_changelist")
-        count = obj.images_n  # type: ignore[attr-defined]
+        count = obj.image_count  # type: ignore[attr-defined]
         return format_html('<a href="{}?product__id__exact={}">{}</a>', address, obj.pk, count)
 
     @display(description=_("pictures"))

@@ -6,8 +6,7 @@ from typing import Any
 
 import django_filters
 from django.db import transaction
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -27,7 +26,7 @@ from recognition.api.permissions import InCatalogue
 from recognition.api.schema import location
 from recognition.errors import NotFound
 from recognition.gallery_list import MAX_LABEL_LENGTH
-from recognition.models import GalleryImage, Product, Role
+from recognition.models import Product, Role
 from recognition.models.product import ProductQuerySet
 from recognition.services import product_fields, products, trash
 
@@ -114,18 +113,6 @@ class ProductFilter(django_filters.FilterSet):
         return queryset.filter(Q(category=path) | Q(category__startswith=f"{path}/"))
 
 
-def counting(rows: QuerySet[Product]) -> QuerySet[Product]:
-    """With `image_count`; in the trash the images are there with their product."""
-    images = (
-        GalleryImage.everything.filter(product=OuterRef("pk"))
-        .order_by()
-        .values("product")
-        .annotate(count=Count("pk"))
-        .values("count")
-    )
-    return rows.annotate(image_count=Coalesce(Subquery(images), 0))
-
-
 class OfProducts(InCatalogue):
     """What the views of products share."""
 
@@ -135,7 +122,7 @@ class OfProducts(InCatalogue):
     roles = {"create": Role.EDITOR, "partial_update": Role.EDITOR, "destroy": Role.EDITOR}
 
     def get_queryset(self) -> QuerySet[Product]:
-        return counting(self.catalogue.products.all())
+        return self.catalogue.products.with_image_count()
 
     def address(self, product: Product) -> str:
         where = [self.catalogue.key, product.pk]

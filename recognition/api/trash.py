@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from recognition.api.base import ReadSerializer, WriteSerializer
 from recognition.api.permissions import InCatalogue
-from recognition.api.products import OfProducts, ProductSerializer, counting
+from recognition.api.products import OfProducts, ProductSerializer
 from recognition.gallery_list import MAX_LABEL_LENGTH
 from recognition.models import Product, Role
 from recognition.services import trash
@@ -62,7 +62,7 @@ class TrashListView(ListModelMixin, InCatalogue):
     roles = {"list": Role.EDITOR}
 
     def get_queryset(self) -> QuerySet[Product]:
-        return counting(Product.everything.in_trash().filter(catalogue=self.catalogue))
+        return Product.everything.in_trash().filter(catalogue=self.catalogue).with_image_count()
 
 
 class TrashView(OfProducts):

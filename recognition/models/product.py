@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from recognition import languages
 from recognition.currencies import CURRENCIES
 from recognition.models.catalogue import Catalogue, InCatalogueQuerySet
+from recognition.models.counting import counted
 
 MAX_ATTRIBUTES = 200
 MAX_KEY = 64
@@ -118,6 +119,12 @@ class ProductQuerySet(InCatalogueQuerySet):
         for name in ("label", "category", "sku", "barcode", "external_id"):
             where |= Q(**{f"{name}__icontains": text})
         return self.alias(names_text=names).filter(where)
+
+    def with_image_count(self) -> Self:
+        """With `image_count`; in the trash the images are there with their product."""
+        from recognition.models.gallery import GalleryImage  # which have a product
+
+        return self.annotate(image_count=counted(GalleryImage.everything, "product"))
 
 
 class LivingProducts(models.Manager.from_queryset(ProductQuerySet)):  # type: ignore[misc]

@@ -17,7 +17,6 @@ from django_htmx.http import reswap, retarget
 
 from recognition import delivery
 from recognition.models import Catalogue, GalleryImage, Product, RecognitionQuery
-from recognition.models.counting import counted
 from recognition.web import answers
 from recognition.web.forms import RecogniseForm
 from recognition.web.htmx import Request, render_part
@@ -112,9 +111,8 @@ def gallery(request: Request, key: uuid.UUID) -> HttpResponse:
     shown = Product.objects.filter(pk__in=[product.pk for product in page.object_list])
     page.object_list = list(
         shown.annotate(
-            cover=Subquery(images_of.order_by("pk").values("number")[:1]),
-            image_count=counted(GalleryImage.objects, "product"),
-        )
+            cover=Subquery(images_of.order_by("pk").values("number")[:1])
+        ).with_image_count()
     )
     context = {"catalogue": catalogue, "page": page, "q": text}
     return render(request, "recognition/gallery.html", context)
