@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import connection
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from recognition.errors import NotFound
@@ -33,6 +34,21 @@ def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Pro
             _("this catalogue has no product %(id)s") % {"id": missing}, field="products"
         )
     return rows
+
+
+def lock_leaving(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
+    """`lock_products` for those that go to another catalogue, with what was merged into them.
+
+    Stronger: an answer that found one of them waits (FOR KEY SHARE), and then sees where it is.
+    """
+    ids = {product.pk for product in products}
+    leaving = Product.everything.filter(
+        Q(pk__in=ids) | Q(merged_into__in=ids), catalogue=catalogue
+    ).order_by("pk")
+    # Twice: what is merged into one of them while that is waited for is seen behind its lock.
+    for _attempt in range(2):
+        list(leaving.select_for_update().values_list("pk", flat=True))
+    return lock_products(catalogue, products)
 
 
 def lock_image_ids(catalogue: Catalogue) -> None:

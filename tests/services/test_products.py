@@ -28,6 +28,7 @@ from recognition.models import (
     State,
 )
 from recognition.services import (
+    answering,
     feedback,
     gallery,
     gallery_adding,
@@ -662,6 +663,71 @@ def test_a_label_that_went_meanwhile_is_made_anew(catalogue):
     assert made["tea"].pk != tea.pk
     labels = catalogue.products.order_by("label").values_list("label", flat=True)
     assert list(labels) == ["coffee", "cola", "tea"]
+
+
+def moves(coffee: Product, tea: Product, write) -> None:
+    processes.behind(lambda: product_moving.move([coffee], factories.catalogue()), write)
+
+
+def has_moved(coffee: Product, tea: Product, write) -> None:
+    product_moving.move([coffee], factories.catalogue())
+    write()
+
+
+def lost_its_picture_and_moves(coffee: Product, tea: Product, write) -> None:
+    gallery.remove_images(coffee.catalogue, coffee.images.all())
+    moves(coffee, tea, write)
+
+
+def was_merged_and_moves(coffee: Product, tea: Product, write) -> None:
+    product_merging.merge([coffee], tea)
+    moves(tea, coffee, write)
+
+
+@pytest.fixture
+def answered_while(stub_engine, monkeypatch):
+    """`answered_while(catalogue, act)` is the match of coffee's picture, when what was found is
+    written by `act(coffee, tea, write)`."""
+
+    def answered(catalogue, act) -> Match:
+        tea, coffee = (
+            factories.add(catalogue, *one).product for one in [("tea", 1), ("coffee", 2)]
+        )
+        indexing.embed_waiting(catalogue.pk)
+        query = queries.submit(catalogue, factories.picture(2), by=None)
+        write = answering._write
+        monkeypatch.setattr(
+            answering, "_write", lambda *found: act(coffee, tea, lambda: write(*found))
+        )
+        answering.answer_waiting()
+        query.refresh_from_db()
+        assert query.state == State.DONE
+        return Match.objects.get(detection__query=query, rank=0)
+
+    return answered
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "act", [moves, has_moved, lost_its_picture_and_moves, was_merged_and_moves]
+)
+def test_an_answer_does_not_follow_a_product_that_leaves_while_it_is_written(
+    catalogue, answered_while, act
+):
+    match = answered_while(catalogue, act)
+    assert (match.label, match.product, match.image) == ("coffee", None, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_keeps_to_a_product_that_is_merged_while_it_is_written(catalogue, answered_while):
+    match = answered_while(
+        catalogue,
+        lambda coffee, tea, write: processes.behind(
+            lambda: product_merging.merge([coffee], tea), write
+        ),
+    )
+    assert (match.label, match.product.merged_into.label) == ("coffee", "tea")
+    assert match.image.product.label == "tea"
 
 
 @pytest.mark.django_db(transaction=True)
