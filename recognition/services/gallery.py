@@ -235,4 +235,9 @@ def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
 def put_box(image: GalleryImage, box: Sequence[float] | None) -> None:
     """What is so of a row with another box: it waits for a worker. Saved by whoever locked it."""
     image.box, image.box_source = box, BoxSource.GIVEN if box else BoxSource.NONE
+    put_again(image)
+
+
+def put_again(image: GalleryImage) -> None:
+    """What is so of a row that waits for a worker as if nobody had tried it; saved likewise."""
     image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None

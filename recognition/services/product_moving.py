@@ -22,7 +22,7 @@ from recognition.models import (
     Product,
     State,
 )
-from recognition.services import audit, quotas
+from recognition.services import audit, gallery, quotas
 from recognition.services.locks import lock_leaving, lock_product_names
 
 
@@ -156,7 +156,7 @@ def _move_rows(
     for image, number in zip(images, numbers, strict=True):
         image.catalogue, image.number = to, number
         if not along or image.state != State.DONE:
-            image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None
+            gallery.put_again(image)
     GalleryImage.objects.bulk_update(
         images,
         ["catalogue", "number", "state", "error", "attempts", "lease_until"],
