@@ -60,6 +60,15 @@ def nobody_has_knocked() -> None:
 
 
 @pytest.fixture(autouse=True)
+def nobody_was_invited() -> None:
+    """No invitation of another test counts towards the limits an hour."""
+    from recognition.services import quotas
+
+    for key in quotas._redis().scan_iter("shitu:invitations:*"):
+        quotas._redis().delete(key)
+
+
+@pytest.fixture(autouse=True)
 def in_english() -> Iterator[None]:
     """The language of a test's last request ends with it, as a thread's does with its next one."""
     yield

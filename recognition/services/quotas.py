@@ -43,6 +43,10 @@ MOST_RESETS_TO_ADDRESS = 5
 MOST_RESETS_FROM_ADDRESS = 30
 """E-mails an hour with which a password can be chosen anew."""
 
+MOST_INVITATIONS_TO_ADDRESS = 5
+MOST_INVITATIONS_BY_USER = 50
+"""E-mails an hour that invite somebody, to whichever catalogues."""
+
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _LOOK_AGAIN = 30.0  # seconds until a job may have ended
@@ -280,9 +284,8 @@ def check_password_reset(email: str, address: str) -> None:
     Raises LimitReached when too many were asked for, to that e-mail address or from there, within
     the hour. Whether the e-mail address has an account makes no difference.
     """
-    to = hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
     windows = [
-        (f"shitu:resets:to:{to}", MOST_RESETS_TO_ADDRESS),
+        (f"shitu:resets:to:{_digest(email)}", MOST_RESETS_TO_ADDRESS),
         (f"shitu:resets:from:{address}", MOST_RESETS_FROM_ADDRESS),
     ]
     try:
@@ -297,6 +300,37 @@ def check_password_reset(email: str, address: str) -> None:
                 % {"minutes": f"{full.seconds / 60:.0f}"},
                 retry_after=full.seconds,
             )
+
+
+def check_invitation(email: str, *, by: User) -> None:
+    """Count one e-mail that invites somebody; raises LimitReached when the address got, or the user
+    sent, too many within the hour."""
+    windows = [
+        (f"shitu:invitations:to:{_digest(email)}", MOST_INVITATIONS_TO_ADDRESS),
+        (f"shitu:invitations:by:{by.pk}", MOST_INVITATIONS_BY_USER),
+    ]
+    try:
+        taken = _take(windows, seconds=_HOUR)
+    except redis.RedisError as error:
+        log.warning("rate_limit_unreachable", reason=str(error))
+        return
+    reasons = (
+        _(
+            "this address got %(most)s invitations within the hour; invite it again in "
+            "%(minutes)s min"
+        ),
+        _("you sent %(most)s invitations within the hour; send more in %(minutes)s min"),
+    )
+    for reason, (_window, most), full in zip(reasons, windows, taken, strict=True):
+        if full is not None:
+            raise LimitReached(
+                reason % {"most": most, "minutes": f"{full.seconds / 60:.0f}"},
+                retry_after=full.seconds,
+            )
+
+
+def _digest(email: str) -> str:
+    return hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

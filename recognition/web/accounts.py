@@ -242,7 +242,7 @@ def invitation(request: Request, text: str) -> HttpResponse:
     found = members.look_up(text)
     if found is None:
         return _invited(request, None, status=404)
-    if found.accepted_at is not None or found.is_expired:
+    if found.accepted_at is not None or found.is_expired or found.is_orphaned:
         return _invited(request, found, status=410)
     if request.user.is_authenticated:
         return _accept(request, found, text)
