@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, Conflict, NotFound, NotReady
 from recognition.models import Action, Catalogue, Invitation, Membership, Role, User
-from recognition.services import audit, catalogues, quotas
+from recognition.services import audit, catalogues, rates
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +131,7 @@ def invite(
         raise BadInput(
             _("“%(email)s” is no e-mail address") % {"email": email[:200]}, field="email"
         ) from error
-    quotas.check_invitation(email, by=by)
+    rates.check_invitation(email, by=by)
     text = secrets.token_urlsafe(32)
     # First, and with nothing locked: a mail server may take its time.
     _send(catalogue, email, wanted, by=by, link=link(text))

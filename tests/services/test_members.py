@@ -22,7 +22,7 @@ from recognition.errors import (
     RoleTooLow,
 )
 from recognition.models import Action, AuditEntry, Catalogue, Invitation, Membership, Role
-from recognition.services import catalogues, members, quotas, tokens
+from recognition.services import catalogues, members, rates, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -217,7 +217,7 @@ def test_invitations_are_seen_by_managers_only(catalogue, user, invited):
 
 def test_an_address_gets_so_many_an_hour_whoever_sends_them(catalogue, user):
     other = factories.catalogue()
-    for number in range(quotas.MOST_INVITATIONS_TO_ADDRESS):
+    for number in range(rates.MOST_INVITATIONS_TO_ADDRESS):
         of = (catalogue, other)[number % 2]
         members.invite(of, "bob@example.com", "viewer", by=of.owner, link=link)
     mail.outbox.clear()
@@ -231,7 +231,7 @@ def test_an_address_gets_so_many_an_hour_whoever_sends_them(catalogue, user):
 
 
 def test_a_manager_sends_so_many_an_hour_to_whichever_catalogues(catalogue, user, monkeypatch):
-    monkeypatch.setattr(quotas, "MOST_INVITATIONS_BY_USER", 2)
+    monkeypatch.setattr(rates, "MOST_INVITATIONS_BY_USER", 2)
     both = catalogue, factories.catalogue(owner=user)
     for number, of in enumerate(both):
         members.invite(of, f"{number}@example.com", "viewer", by=user, link=link)
