@@ -241,8 +241,8 @@ def _rank(one: _Asked, neighbours: Sequence[search.Neighbour]) -> Ranked:
 # One round trip. Django's ORM needs eight, and building `bulk_update`'s CASE for every column alone
 # was half the cost. FOR KEY SHARE keeps a product or image from being removed, or moved to another
 # catalogue, before the matches that point there are stored; of what was removed or moved since the
-# search, only the label stays. The counts have them locked in the order of everybody else: the
-# question, products, images.
+# search, only the label stays. The counts have them locked in the order of `locks`, behind the
+# question.
 _WRITE = """
 WITH query AS (
     UPDATE recognition_recognitionquery AS query

@@ -84,7 +84,10 @@ def delete(rows: Sequence[GalleryImage]) -> tuple[int, int]:
     if not rows:
         return 0, 0
     files.remove_on_commit([row.file.name or "" for row in rows])
-    GalleryImage.everything.filter(pk__in=[row.pk for row in rows]).delete()
+    going = GalleryImage.everything.filter(pk__in=[row.pk for row in rows])
+    # An answer that is written now points to them before those are looked for, or not at all.
+    list(going.order_by("pk").select_for_update().values_list("pk", flat=True))
+    going.delete()
     return len(rows), sum(row.byte_size for row in rows)
 
 
