@@ -98,6 +98,14 @@ class Bucket(S3Storage):
         except FileNotFoundError as error:
             raise TryAgain("there is no such bucket") from error
 
+    def exists(self, name: str) -> bool:
+        try:
+            with _named_errors(name):
+                self._client.head_object(Bucket=self.bucket_name, Key=self._normalize_name(name))
+        except FileNotFoundError:
+            return False
+        return True
+
     def delete(self, name: str) -> None:
         with _named_errors(name):
             super().delete(name)

@@ -60,6 +60,15 @@ def nobody_has_knocked() -> None:
 
 
 @pytest.fixture(autouse=True)
+def nobody_was_invited() -> None:
+    """No invitation of another test counts towards the limits an hour."""
+    from recognition.services import rates
+
+    for key in rates._redis().scan_iter("shitu:invitations:*"):
+        rates._redis().delete(key)
+
+
+@pytest.fixture(autouse=True)
 def in_english() -> Iterator[None]:
     """The language of a test's last request ends with it, as a thread's does with its next one."""
     yield
@@ -173,11 +182,11 @@ def starter_catalogue(transactional_db, starter_models):
 @pytest.fixture
 def nobody_counted() -> Iterator[None]:
     """No request of another test counts towards the limit a minute, and none of this one later."""
-    from recognition.services import quotas
+    from recognition.services import rates
 
     def forget() -> None:
-        for key in quotas._redis().scan_iter("shitu:requests:*"):
-            quotas._redis().delete(key)
+        for key in rates._redis().scan_iter("shitu:requests:*"):
+            rates._redis().delete(key)
 
     forget()
     yield

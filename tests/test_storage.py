@@ -288,6 +288,18 @@ class TestEverythingGoesThroughIt:
             gallery_adding.add_images(catalogue, new, by=None)
         assert bucket.objects == {}
 
+    def test_only_a_picture_that_is_there_is_looked_for(self, bucket, catalogue):
+        bucket.asked.clear()
+        image = factories.add(catalogue, "tea", 1)
+        assert [method for method, _ in bucket.asked] == ["PUT"]
+        factories.add(catalogue, "tea", 1)
+        assert [method for method, _ in bucket.asked] == ["PUT", "HEAD"]
+        bucket.objects.clear()
+        factories.add(catalogue, "tea", 1)
+        assert [method for method, _ in bucket.asked] == ["PUT", "HEAD", "HEAD", "PUT"]
+        image.refresh_from_db()
+        assert bucket.objects == {f"shop/{image.file.name}": factories.png(1)}
+
     def test_while_the_service_is_away_an_upload_is_refused(
         self, bucket, editor, url, monkeypatch, catalogue
     ):

@@ -97,8 +97,9 @@ Uploaded = inline_serializer(
                     help_text="Of the image that had the same external_id."
                 ),
                 "changed": serializers.ListField(
-                    child=serializers.ChoiceField(["product", "external_id", "box"]),
-                    help_text="What an image that was there already has from this request.",
+                    child=serializers.ChoiceField(["product", "external_id", "box", "file"]),
+                    help_text="What an image that was there already has from this request; `file` "
+                    "where its own was missing.",
                 ),
                 "error": inline_serializer(
                     "UploadError",

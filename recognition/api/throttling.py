@@ -1,7 +1,7 @@
 """How often one may come: `SHITU_API_REQUESTS_PER_MINUTE`, counted for all processes in Redis.
 
-DRF's own throttles read, count and write in three steps, so that a burst passes; the counter of the
-quotas does it in one.
+DRF's own throttles read, count and write in three steps, so that a burst passes; the counter of
+`services/rates.py` does it in one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from recognition.models import User
-from recognition.services import quotas
+from recognition.services import rates
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView  # which imports this class, as a setting
@@ -24,5 +24,5 @@ class RequestsPerMinute(BaseThrottle):
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Raises LimitReached, which says the limit, what is used, and when to come back."""
         if isinstance(request.user, User):
-            quotas.check_request(request.user)
+            rates.check_request(request.user)
         return True

@@ -22,8 +22,10 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
         return self.filter(catalogue__in=Catalogue.objects.managed_by(user))
 
     def open(self) -> Self:
-        """Neither accepted nor expired."""
-        return self.filter(accepted_at__isnull=True, expires_at__gt=timezone.now())
+        """Neither accepted nor expired, and by somebody who still has an account."""
+        return self.filter(
+            accepted_at__isnull=True, expires_at__gt=timezone.now(), invited_by__is_active=True
+        )
 
 
 class Invitation(models.Model):
@@ -78,3 +80,8 @@ class Invitation(models.Model):
     def is_expired(self) -> bool:
         """Whether it came too late; one that was accepted in time is not."""
         return self.accepted_at is None and self.expires_at <= timezone.now()
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether whoever sent it has no account any more, or one that is closed."""
+        return self.invited_by is None or not self.invited_by.is_active

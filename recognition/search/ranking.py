@@ -22,6 +22,7 @@ class RankedMatch:
     number: int
     score: float
     similarity: float
+    catalogue_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def rank(
             neighbour.number,
             value,
             neighbour.similarity,
+            neighbour.catalogue_id,
         )
         for neighbour in sorted(neighbours, key=_best_first)[:top_k]
         for value in [score(neighbour.similarity, metric)]

@@ -239,8 +239,10 @@ def _rank(one: _Asked, neighbours: Sequence[search.Neighbour]) -> Ranked:
 
 
 # One round trip. Django's ORM needs eight, and building `bulk_update`'s CASE for every column alone
-# was half the cost. FOR KEY SHARE keeps a product or image from being removed before the matches
-# that point there are stored; of what was removed since the search, only the label stays.
+# was half the cost. FOR KEY SHARE keeps a product or image from being removed, or moved to another
+# catalogue, before the matches that point there are stored; of what was removed or moved since the
+# search, only the label stays. The counts have them locked in the order of `locks`, behind the
+# question.
 _WRITE = """
 WITH query AS (
     UPDATE recognition_recognitionquery AS query
@@ -262,21 +264,24 @@ WITH query AS (
     JOIN query ON query.id = found.query_id
     RETURNING id, query_id, position
 ), product AS (
-    SELECT id FROM recognition_product WHERE id = ANY(%(product_set)s::bigint[])
+    SELECT id, catalogue_id FROM recognition_product
+    WHERE id = ANY(%(product_set)s::bigint[]) AND (SELECT count(*) FROM query) > 0
     ORDER BY id FOR KEY SHARE
 ), image AS (
-    SELECT id FROM recognition_galleryimage WHERE id = ANY(%(image_set)s::bigint[])
+    SELECT id, catalogue_id FROM recognition_galleryimage
+    WHERE id = ANY(%(image_set)s::bigint[]) AND (SELECT count(*) FROM product) >= 0
     ORDER BY id FOR KEY SHARE
 )
 INSERT INTO recognition_match (detection_id, rank, product_id, image_id, label, score)
 SELECT detection.id, match.rank, product.id, image.id, match.label, match.score
 FROM unnest(
     %(match_of)s::bigint[], %(match_positions)s::smallint[], %(ranks)s::smallint[],
-    %(products)s::bigint[], %(images)s::bigint[], %(labels)s::text[], %(scores)s::float8[]
-) AS match (query_id, position, rank, product_id, image_id, label, score)
+    %(products)s::bigint[], %(images)s::bigint[], %(catalogues)s::bigint[], %(labels)s::text[],
+    %(scores)s::float8[]
+) AS match (query_id, position, rank, product_id, image_id, catalogue_id, label, score)
 JOIN detection ON (detection.query_id, detection.position) = (match.query_id, match.position)
-LEFT JOIN product ON product.id = match.product_id
-LEFT JOIN image ON image.id = match.image_id"""
+LEFT JOIN product ON (product.id, product.catalogue_id) = (match.product_id, match.catalogue_id)
+LEFT JOIN image ON (image.id, image.catalogue_id) = (match.image_id, match.catalogue_id)"""
 
 
 def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
@@ -295,7 +300,16 @@ def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
         for position, (box, ranked) in enumerate(zip(one.boxes, one.ranked, strict=True))
     ]
     matches = [
-        (one.query.pk, position, rank, match.product_id, match.image_id, match.label, match.score)
+        (
+            one.query.pk,
+            position,
+            rank,
+            match.product_id,
+            match.image_id,
+            match.catalogue_id,
+            match.label,
+            match.score,
+        )
         for one in asked
         for position, ranked in enumerate(one.ranked)
         for rank, match in enumerate(ranked.matches)
@@ -305,7 +319,16 @@ def _write(asked: Sequence[_Asked], found: Sequence[search.Found]) -> None:
         (("queries", "versions", "feature_models", "timings", "answered_with"), queries),
         (("of", "positions", "x1", "y1", "x2", "y2", "det_scores", "statuses"), detections),
         (
-            ("match_of", "match_positions", "ranks", "products", "images", "labels", "scores"),
+            (
+                "match_of",
+                "match_positions",
+                "ranks",
+                "products",
+                "images",
+                "catalogues",
+                "labels",
+                "scores",
+            ),
             matches,
         ),
     ):

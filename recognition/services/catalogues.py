@@ -179,7 +179,7 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
     recognition threshold is translated with it unless another is given.
     `index_type` what the index is built as when it is next looked after, and another crop policy
     has every image embedded anew. Raises BadInput naming the field, Conflict for a name the owner
-    already uses.
+    already uses, and when somebody works on what would be embedded anew.
     """
     for_index: dict[str, Any] = {
         name: options.pop(name) for name in ("metric", "index_type") if name in options
@@ -212,6 +212,11 @@ def change(catalogue: Catalogue, **options: Any) -> Catalogue:
         if anew != ("crop_policy" in changes):
             raise Conflict(
                 _("somebody else changed the crop policy at this moment; try again"),
+                field="crop_policy",
+            )
+        if anew and not gallery_embedding.reembed_rest(catalogue):
+            raise Conflict(
+                _("somebody else changes pictures of the catalogue at this moment; try again"),
                 field="crop_policy",
             )
         if not changes:

@@ -6,27 +6,35 @@ guessed, and what a killed process leaves behind is at worst a file without a ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import structlog
 from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.utils import translation
 
 from recognition.errors import TryAgain
 
 log = structlog.get_logger(__name__)
 
-# Removing a file may be a request to another machine, and a catalogue may have a million.
-_REMOVED_AT_ONCE = 16
+_Answer = TypeVar("_Answer")
+
+# Each may be a request to another machine, and a catalogue may have a million files.
+_AT_ONCE = 16
 
 
 @contextmanager
 def storing() -> Iterator[list[str]]:
-    """Yields a list for the names of files stored in the block; deletes them if it fails."""
+    """Yields a list for the names of files stored in the block; deletes them if it fails.
+
+    It belongs inside the transaction that writes their rows: whatever comes to pass at the commit
+    or behind it, the rows may be there, and then they need their files.
+    """
     names: list[str] = []
     try:
         yield names
@@ -49,6 +57,14 @@ def read(name: str | None) -> bytes:
         return file.read()
 
 
+def missing(names: Iterable[str | None]) -> set[str]:
+    """Those names under which nothing is stored; the empty one is of no file. Raises TryAgain as
+    `read` does."""
+    named = [name for name in names if name]
+    found = _at_once(default_storage.exists, named)
+    return {name for name, is_there in zip(named, found, strict=True) if not is_there}
+
+
 def signed_url(name: str, *, kind: str, save_as: str = "") -> str | None:
     """An address of the storage's own, from which whoever has it fetches `name` for
     SHITU_S3_URL_SECONDS; None when it has none to offer, and the file is to be sent from here.
@@ -69,9 +85,7 @@ def remove_on_commit(names: Iterable[str]) -> None:
 
 def _remove(names: Sequence[str]) -> None:
     """Their rows are gone, or never came: what cannot be deleted is for the log, and no error."""
-    if names:
-        with ThreadPoolExecutor(min(_REMOVED_AT_ONCE, len(names))) as pool:
-            list(pool.map(_remove_one, names))
+    _at_once(_remove_one, names)
 
 
 def _remove_one(name: str) -> None:
@@ -79,3 +93,15 @@ def _remove_one(name: str) -> None:
         default_storage.delete(name)
     except (OSError, TryAgain) as error:
         log.warning("file_not_removed", name=name, reason=str(error))
+
+
+def _at_once(act: Callable[[str], _Answer], names: Sequence[str]) -> list[_Answer]:
+    """What `act` answers for each name, several at a time."""
+    if not names:
+        return []
+    with ThreadPoolExecutor(
+        min(_AT_ONCE, len(names)),
+        initializer=translation.activate,  # a thread does not inherit it
+        initargs=(translation.get_language(),),
+    ) as pool:
+        return list(pool.map(act, names))

@@ -84,7 +84,10 @@ def delete(rows: Sequence[GalleryImage]) -> tuple[int, int]:
     if not rows:
         return 0, 0
     files.remove_on_commit([row.file.name or "" for row in rows])
-    GalleryImage.everything.filter(pk__in=[row.pk for row in rows]).delete()
+    going = GalleryImage.everything.filter(pk__in=[row.pk for row in rows])
+    # An answer that is written now points to them before those are looked for, or not at all.
+    list(going.order_by("pk").select_for_update().values_list("pk", flat=True))
+    going.delete()
     return len(rows), sum(row.byte_size for row in rows)
 
 
@@ -235,4 +238,9 @@ def set_box(image: GalleryImage, box: Sequence[float] | None) -> GalleryImage:
 def put_box(image: GalleryImage, box: Sequence[float] | None) -> None:
     """What is so of a row with another box: it waits for a worker. Saved by whoever locked it."""
     image.box, image.box_source = box, BoxSource.GIVEN if box else BoxSource.NONE
+    put_again(image)
+
+
+def put_again(image: GalleryImage) -> None:
+    """What is so of a row that waits for a worker as if nobody had tried it; saved likewise."""
     image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None

@@ -55,7 +55,8 @@ class Added:
     `duplicate_of` is an image of the catalogue, of whichever product, that has the same bytes:
     `image` itself when it was there already, None when there is no other. `replaced` says that an
     image with the same external id made place for this one. `changes` is what an image that was
-    there took over: `{"product" | "external_id" | "box": [before, after]}`.
+    there took over: `{"product" | "external_id" | "box" | "file": [before, after]}`, where "file"
+    says that its own was missing.
     """
 
     image: GalleryImage
@@ -96,17 +97,18 @@ def add_images(catalogue: Catalogue, new: Sequence[NewImage], *, by: User | None
     """Store gallery images, in the order given, in one transaction; their embedding is queued.
 
     A picture that its product already has (same bytes) is not stored again: the row that is there
-    comes back with `created=False`, takes over a box and, where it has none, an external id. One
-    whose external id is there already replaces it in the same moment, with a vector id of its own;
-    where the bytes are the same, the row stays and changes its product. No vector moves for a new
-    product or id; a new box has the row embedded anew. The same call again changes nothing.
+    comes back with `created=False` and takes over a box, an external id where it has none, and the
+    file where its own is missing. One whose external id is there already replaces it in the same
+    moment, with a vector id of its own; where the bytes are the same, the row stays and changes its
+    product. No vector moves for a new product or id; a new box has the row embedded anew, and so
+    has the file if it had failed without. The same call again changes nothing.
     Products are made as needed.
 
     Raises BadInput for a bad label, box or external id, StorageFull when a quota is used up; then
     nothing is stored.
     """
     items = [_clean(item) for item in new]
-    with files.storing() as stored, transaction.atomic():
+    with transaction.atomic(), files.storing() as stored:
         shelf = _Shelf(catalogue, items)
         added = [shelf.put(item, by, stored) for item in items]
         shelf.write()
@@ -155,6 +157,7 @@ class _Shelf:
                 self._by_id[row.external_id] = row
             if row.checksum in checksums and row.removed_at is None:
                 self._same.setdefault(row.checksum, []).append(row)
+        self._lost = files.missing(row.file.name for same in self._same.values() for row in same)
         self._new: list[GalleryImage] = []
         self._gone: list[GalleryImage] = []
         self._changed: list[GalleryImage] = []
@@ -185,7 +188,7 @@ class _Shelf:
             if held in same:
                 same.remove(held)
         if twin is not None:
-            changes = self._change(twin, product, item)
+            changes = self._change(twin, product, item, stored)
             return Added(twin, False, duplicate_of=twin, replaced=replaced, changes=changes)
         row = self._store(product, item, by, stored)
         duplicate = same[0] if same else None
@@ -193,7 +196,7 @@ class _Shelf:
         return Added(row, True, duplicate_of=duplicate, replaced=replaced)
 
     def _change(
-        self, row: GalleryImage, product: Product, item: NewImage
+        self, row: GalleryImage, product: Product, item: NewImage, stored: list[str]
     ) -> dict[str, Sequence[Any]]:
         """Give a row that is there what `item` says otherwise: `{name: [before, after]}`."""
         changes: dict[str, Sequence[Any]] = {}
@@ -207,6 +210,11 @@ class _Shelf:
         if given and (row.box, row.box_source) != (item.box, BoxSource.GIVEN):
             changes["box"] = [row.box, item.box]
             gallery.put_box(row, item.box)
+        if row.file.name in self._lost:
+            changes["file"] = [None, row.checksum]
+            self._keep(row, item, stored)
+            if row.state != State.DONE:
+                gallery.put_again(row)
         if changes and row.pk is not None:
             self._changed.append(row)
         return changes
@@ -227,15 +235,21 @@ class _Shelf:
             box_source=item.box_source if item.box else BoxSource.NONE,
             added_by=by,
         )
-        row.file.name = files.keep(gallery_path(row, f"x{item.picture.suffix}"), item.picture.data)
-        stored.append(row.file.name)
+        self._keep(row, item, stored)
         self._new.append(row)
         return row
+
+    @staticmethod
+    def _keep(row: GalleryImage, item: NewImage, stored: list[str]) -> None:
+        row.file.name = files.keep(gallery_path(row, f"x{item.picture.suffix}"), item.picture.data)
+        stored.append(row.file.name)
 
     def write(self) -> None:
         """Write what was decided, old rows first: their ids may be taken by the new ones."""
         images, byte_size = gallery.delete(self._gone)
-        GalleryImage.objects.bulk_update(self._changed, ["product", "external_id", *gallery.BOXING])
+        GalleryImage.objects.bulk_update(
+            self._changed, ["product", "external_id", "file", *gallery.BOXING]
+        )
         if self._new:
             size = sum(row.byte_size for row in self._new)
             numbers = self._catalogue.take_numbers(len(self._new), byte_size=size)

@@ -24,14 +24,29 @@ def reembed(catalogue: Catalogue) -> int:
     Those in the trash too, as soon as they are restored. What came as a vector without a picture
     keeps its vector. Returns how many images that is.
     """
-    with transaction.atomic():
-        rows = GalleryImage.everything.filter(catalogue=catalogue).exclude(file="").order_by("pk")
-        # Locked in order by the statement that writes them, however many there are.
-        ids = rows.select_for_update(no_key=True).values("pk")
-        count = GalleryImage.everything.filter(pk__in=ids).again()
-        if count:
-            tasks.wake(tasks.embed_images, catalogue.pk)
-            audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
+    return _all_again(catalogue, GalleryImage.everything.select_for_update(no_key=True))
+
+
+def reembed_rest(catalogue: Catalogue) -> bool:
+    """`reembed` of what was embedded while that ran, in its transaction, with the catalogue locked.
+
+    Whoever changes an image holds it before waiting for the catalogue, so that one is not waited
+    for. Returns False when there is such a one.
+    """
+    rows = GalleryImage.everything.filter(state=State.DONE)
+    _all_again(catalogue, rows.select_for_update(no_key=True, skip_locked=True))
+    return not rows.filter(catalogue=catalogue).exclude(file="").exists()
+
+
+@transaction.atomic
+def _all_again(catalogue: Catalogue, rows: QuerySet[GalleryImage]) -> int:
+    """Have a worker take all of a catalogue's that have a picture; returns how many that is."""
+    # Locked in order by the statement that writes them, however many there are.
+    ids = rows.filter(catalogue=catalogue).exclude(file="").order_by("pk").values("pk")
+    count = GalleryImage.everything.filter(pk__in=ids).again()
+    if count:
+        tasks.wake(tasks.embed_images, catalogue.pk)
+        audit.record(Action.IMAGE_REEMBED, catalogue, catalogue=catalogue, count=count)
     return count
 
 

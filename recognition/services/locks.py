@@ -1,8 +1,8 @@
 """What is locked, in one order everywhere, so that nobody deadlocks.
 
 First the job that is worked on, then the external ids of a catalogue's images, then the names of
-its products, then rows: products, images, catalogues, users, each by primary key. A worker locks
-images and then the catalogue. A lock holds until the commit.
+its products, then what is merged there, then rows: products, images, catalogues, users, each by
+primary key. A worker locks images and then the catalogue. A lock holds until the commit.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import connection
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from recognition.errors import NotFound
 from recognition.models import Catalogue, Product
 
-_IMAGE_IDS, _PRODUCT_NAMES, _ACCOUNT, _IMPORT = range(0x5EED, 0x5EF1)  # classes of advisory locks
+# Classes of advisory locks.
+_IMAGE_IDS, _PRODUCT_NAMES, _ACCOUNT, _IMPORT, _MERGES = range(0x5EED, 0x5EF2)
 
 
 def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
@@ -33,6 +35,27 @@ def lock_products(catalogue: Catalogue, products: Iterable[Product]) -> list[Pro
             _("this catalogue has no product %(id)s") % {"id": missing}, field="products"
         )
     return rows
+
+
+def lock_leaving(catalogue: Catalogue, products: Iterable[Product]) -> list[Product]:
+    """`lock_products` for those that go to another catalogue, with what was merged into them.
+
+    Stronger: an answer that found one of them waits (FOR KEY SHARE), and then sees where it is.
+    """
+    lock_merges(catalogue)
+    ids = {product.pk for product in products}
+    leaving = Product.everything.filter(
+        Q(pk__in=ids) | Q(merged_into__in=ids), catalogue=catalogue
+    ).order_by("pk")
+    list(leaving.select_for_update().values_list("pk", flat=True))
+    return lock_products(catalogue, products)
+
+
+def lock_merges(catalogue: Catalogue) -> None:
+    """Whoever merges products of a catalogue does so alone, and while nothing that was merged goes
+    elsewhere: else what was merged into a product would be known only behind the lock of that
+    product, and could not be locked in order."""
+    _advise(_MERGES, catalogue)
 
 
 def lock_image_ids(catalogue: Catalogue) -> None:

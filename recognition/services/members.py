@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, Conflict, NotFound, NotReady
 from recognition.models import Action, Catalogue, Invitation, Membership, Role, User
-from recognition.services import audit
+from recognition.services import audit, catalogues, rates
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,10 @@ def add_named(catalogue: Catalogue, name: str, role: str, *, by: User) -> Member
 
 @transaction.atomic
 def change(membership: Membership, role: str) -> Membership:
-    """Give a member another role. Raises Conflict for the last manager, BadInput for the role."""
+    """Give a member another role. What a manager who is none any more has invited is withdrawn.
+
+    Raises Conflict for the last manager, BadInput for the role.
+    """
     wanted = _role(role)
     before = _locked(membership)
     if before != wanted:
@@ -79,18 +82,33 @@ def change(membership: Membership, role: str) -> Membership:
             catalogue=membership.catalogue,
             changes={"role": [before, wanted.value]},
         )
+        if before == Role.MANAGER:
+            _withdraw_all(membership.catalogue, by=membership.user)
     return membership
 
 
 @transaction.atomic
 def remove(membership: Membership) -> None:
-    """End a membership; one's own too. Raises Conflict for the last manager."""
+    """End a membership; one's own too. What they invited is withdrawn.
+
+    Raises Conflict for the last manager.
+    """
     before = _locked(membership)
     if before == Role.MANAGER:
         _refuse_last_manager(membership)
     user, catalogue = membership.user, membership.catalogue
     membership.delete()
     audit.record(Action.MEMBER_REMOVE, user, catalogue=catalogue, changes={"role": [before, None]})
+    _withdraw_all(catalogue, by=user)
+
+
+def _withdraw_all(catalogue: Catalogue, *, by: User) -> None:
+    """Who may invite nobody any more must not come back by a link they sent themselves."""
+    for invitation in Invitation.objects.filter(
+        catalogue=catalogue, invited_by=by, accepted_at__isnull=True
+    ):
+        invitation.catalogue = catalogue
+        withdraw(invitation)
 
 
 def invite(
@@ -100,8 +118,10 @@ def invite(
 
     `link` makes the address of the page that accepts the text. The link works once, for
     `SHITU_INVITATION_DAYS`, for the account of that address; inviting an address again ends its
-    earlier link. Whether the address has an account here is not told. Raises BadInput naming the
-    field, NotReady when the e-mail cannot be sent (then nothing has happened).
+    earlier link, and so does the end of the inviter's being a manager. Whether the address has an
+    account here is not told. Raises BadInput naming the field, LimitReached when too many were
+    sent, NotReady when the e-mail cannot be sent (then nothing has happened), RoleTooLow or
+    NotFound for a manager who is none any more by the time it was.
     """
     wanted = _role(role)
     email = email.strip()
@@ -111,11 +131,13 @@ def invite(
         raise BadInput(
             _("“%(email)s” is no e-mail address") % {"email": email[:200]}, field="email"
         ) from error
+    rates.check_invitation(email, by=by)
     text = secrets.token_urlsafe(32)
     # First, and with nothing locked: a mail server may take its time.
     _send(catalogue, email, wanted, by=by, link=link(text))
     with transaction.atomic():
         _lock(catalogue)
+        catalogues.require_role(by, catalogue, Role.MANAGER)
         Invitation.objects.filter(
             catalogue=catalogue, email__iexact=email, accepted_at__isnull=True
         ).delete()
@@ -175,7 +197,8 @@ def look_up(text: str) -> Invitation | None:
 def find_invitation(text: str) -> Invitation:
     """The open invitation whose link holds `text`, to show before it is accepted.
 
-    Raises NotFound for a text that is unknown, used up, withdrawn or expired, saying which.
+    Raises NotFound for a text that is unknown, used up, withdrawn or expired, or of somebody who
+    has no account any more, saying which.
     """
     found = look_up(text)
     if found is None:
@@ -189,6 +212,10 @@ def find_invitation(text: str) -> Invitation:
         raise NotFound(_("this invitation was used already; ask for a new one"))
     if found.is_expired:
         raise NotFound(_("this invitation has expired; ask for a new one"))
+    if found.is_orphaned:
+        raise NotFound(
+            _("the account that sent this invitation is closed; ask another manager for a new one")
+        )
     return found
 
 

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from recognition.errors import BadInput, NotFound
 from recognition.models import Action, GalleryImage, Product
 from recognition.services import audit, gallery, product_fields, products
-from recognition.services.locks import lock_product_names, lock_products
+from recognition.services.locks import lock_merges, lock_product_names, lock_products
 
 
 @transaction.atomic
@@ -29,6 +29,7 @@ def merge(others: Iterable[Product], into: Product) -> Product:
         raise BadInput(
             _("name one or more other products to merge into this one"), field="products"
         )
+    lock_merges(catalogue)
     locked = lock_products(catalogue, [into, *(Product(pk=product_id) for product_id in sources)])
     target = next(row for row in locked if row.pk == into.pk)
     gone = [row for row in locked if row.pk != into.pk]

@@ -22,8 +22,8 @@ from recognition.models import (
     Product,
     State,
 )
-from recognition.services import audit, quotas
-from recognition.services.locks import lock_product_names, lock_products
+from recognition.services import audit, gallery, quotas
+from recognition.services.locks import lock_leaving, lock_product_names
 
 
 @transaction.atomic
@@ -45,7 +45,7 @@ def move(products: Iterable[Product], to: Catalogue) -> int:
     if source.pk == to.pk:
         raise BadInput(_("the products are in this catalogue already"), field="catalogue")
     lock_product_names(to)
-    rows = lock_products(source, several)
+    rows = lock_leaving(source, several)
     ids = [row.pk for row in rows]
     images = list(GalleryImage.objects.filter(product__in=ids).order_by("pk").select_for_update())
     # Fresh from the database: which eyes the catalogues see with may have changed a moment ago.
@@ -156,7 +156,7 @@ def _move_rows(
     for image, number in zip(images, numbers, strict=True):
         image.catalogue, image.number = to, number
         if not along or image.state != State.DONE:
-            image.state, image.error, image.attempts, image.lease_until = State.PENDING, "", 0, None
+            gallery.put_again(image)
     GalleryImage.objects.bulk_update(
         images,
         ["catalogue", "number", "state", "error", "attempts", "lease_until"],

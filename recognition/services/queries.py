@@ -114,7 +114,7 @@ def submit(
         boxes=boxes,
         among=dict(options.among or {}) if options.among or also else None,
     )
-    with files.storing() as stored, transaction.atomic():
+    with transaction.atomic(), files.storing() as stored:
         query.file.name = files.keep(query_path(query, f"x{picture.suffix}"), picture.data)
         stored.append(query.file.name)
         query.save(force_insert=True)

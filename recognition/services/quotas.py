@@ -1,32 +1,25 @@
 """How much a catalogue, a user and a token may have and ask.
 
-Defaults are the `SHITU_QUOTA_*` settings, rows of `Quota` override them, 0 is unlimited. Redis is
-asked only about what has a limit.
+Defaults are the `SHITU_QUOTA_*` settings, rows of `Quota` override them, 0 is unlimited. What is
+counted by the minute is in `rates`, which is asked only about what has a limit.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-from uuid import uuid4
 
-import redis
-import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from recognition.errors import BadInput, LimitReached, StorageFull
-from recognition.models import Action, ApiToken, Catalogue, Job, Quota, User
+from recognition.models import Action, Catalogue, Job, Quota, User
 from recognition.models.prepared import prepared
-from recognition.services import audit
-
-log = structlog.get_logger(__name__)
+from recognition.services import audit, rates
+from recognition.services.rates import Limited
 
 LIMITS = ("images", "stored_bytes", "queries_per_minute", "concurrent_jobs")
 _DEFAULTS = {
@@ -39,15 +32,7 @@ _DEFAULTS = {
 }
 """What no setting names is unlimited until a row says otherwise."""
 
-MOST_RESETS_TO_ADDRESS = 5
-MOST_RESETS_FROM_ADDRESS = 30
-"""E-mails an hour with which a password can be chosen anew."""
-
-_MINUTE = 60
-_HOUR = 60 * _MINUTE
 _LOOK_AGAIN = 30.0  # seconds until a job may have ended
-
-Limited = Catalogue | User | ApiToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +51,7 @@ def limits(of: Limited) -> dict[str, int | None]:
 
 def _limits(several: Sequence[Limited]) -> list[dict[str, int | None]]:
     """`limits` of each, in one statement; at most one catalogue, one user and one token."""
-    keys: dict[str, Any] = {_kind(of): of.pk for of in several}
+    keys: dict[str, Any] = {rates.kind(of): of.pk for of in several}
     rows = {
         kind: row
         for row in _rows(keys.get("catalogue"), keys.get("user"), keys.get("token"))
@@ -96,7 +81,9 @@ def usage(catalogue: Catalogue) -> list[Usage]:
     used: dict[str, int | None] = {
         "images": catalogue.stored_images,
         "stored_bytes": catalogue.stored_bytes,
-        "queries_per_minute": _asked_lately(catalogue) if most["queries_per_minute"] else None,
+        "queries_per_minute": rates.used_lately(_window(catalogue))
+        if most["queries_per_minute"]
+        else None,
         "concurrent_jobs": Job.objects.filter(catalogue=catalogue).unfinished().count(),
     }
     return [Usage(name, used[name], most[name]) for name in LIMITS]
@@ -117,7 +104,7 @@ def change(of: Limited, **most: int | None) -> Quota:
             )
         if value is not None and value < 0:
             raise BadInput(_("%(name)s must be 0 (unlimited) or more") % {"name": name}, field=name)
-    whose: dict[str, Any] = {_kind(of): of}
+    whose: dict[str, Any] = {rates.kind(of): of}
     row, _created = Quota.objects.select_for_update().get_or_create(**whose)
     changes = audit.differences({name: getattr(row, name) for name in most}, most)
     if changes:
@@ -140,7 +127,7 @@ def check_stored(catalogue: Catalogue) -> None:
     is what makes it exact however many add at once.
     """
     own, most = _limits([catalogue, catalogue.owner])
-    _refuse_stored(_called(catalogue), own, catalogue.stored_images, catalogue.stored_bytes)
+    _refuse_stored(rates.called(catalogue), own, catalogue.stored_images, catalogue.stored_bytes)
     if most["images"] or most["stored_bytes"]:
         # Additions to two catalogues of one owner meet here only.
         User.objects.select_for_update(no_key=True).get(pk=catalogue.owner_id)
@@ -203,17 +190,13 @@ def check_job(catalogue: Catalogue, *, by: User | None) -> None:
                     "%(whose)s may have %(most)s unfinished jobs at once and has %(running)s; "
                     "wait for one to end, or cancel one"
                 )
-                % {"whose": _called(of), "most": most, "running": running},
+                % {"whose": rates.called(of), "most": most, "running": running},
                 retry_after=_LOOK_AGAIN,
             )
 
 
 def check_query(catalogue: Catalogue, *, by: User | None) -> None:
-    """Count one query; raises LimitReached when the catalogue, user or token has asked too many.
-
-    All web processes count together in Redis. Where that cannot be reached queries go on, and the
-    log says so: without it they wait for a worker anyway.
-    """
+    """Count one query; raises LimitReached when the catalogue, user or token has asked too many."""
     of = [one for one in (catalogue, by, by.token if by else None) if one is not None]
     limited = [
         (one, most["queries_per_minute"])
@@ -222,11 +205,7 @@ def check_query(catalogue: Catalogue, *, by: User | None) -> None:
     ]
     if not limited:
         return
-    try:
-        taken = _take([(_window(one), most) for one, most in limited])
-    except redis.RedisError as error:
-        log.warning("rate_limit_unreachable", reason=str(error))
-        return
+    taken = rates.take([(_window(one), most) for one, most in limited])
     for (one, most), full in zip(limited, taken, strict=True):
         if full is not None:
             raise LimitReached(
@@ -235,7 +214,7 @@ def check_query(catalogue: Catalogue, *, by: User | None) -> None:
                     "ask again in %(seconds)s s"
                 )
                 % {
-                    "whose": _called(one),
+                    "whose": rates.called(one),
                     "most": most,
                     "used": full.used,
                     "seconds": f"{full.seconds:.0f}",
@@ -244,134 +223,5 @@ def check_query(catalogue: Catalogue, *, by: User | None) -> None:
             )
 
 
-def check_request(user: User) -> None:
-    """Count one request of the API; raises LimitReached above `SHITU_API_REQUESTS_PER_MINUTE`.
-
-    Each token has its own count, and whoever comes without one is counted by user.
-    """
-    most = settings.SHITU_API_REQUESTS_PER_MINUTE
-    if not most:
-        return
-    one = user.token or user
-    try:
-        [full] = _take([(f"shitu:requests:{_kind(one)}:{one.pk}", most)])
-    except redis.RedisError as error:
-        log.warning("rate_limit_unreachable", reason=str(error))
-        return
-    if full is not None:
-        raise LimitReached(
-            _(
-                "%(whose)s may send %(most)s requests a minute and has sent %(used)s; "
-                "come back in %(seconds)s s"
-            )
-            % {
-                "whose": _called(one),
-                "most": most,
-                "used": full.used,
-                "seconds": f"{full.seconds:.0f}",
-            },
-            retry_after=full.seconds,
-        )
-
-
-def check_password_reset(email: str, address: str) -> None:
-    """Count one e-mail with which a password can be chosen anew, asked for from network `address`.
-
-    Raises LimitReached when too many were asked for, to that e-mail address or from there, within
-    the hour. Whether the e-mail address has an account makes no difference.
-    """
-    to = hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
-    windows = [
-        (f"shitu:resets:to:{to}", MOST_RESETS_TO_ADDRESS),
-        (f"shitu:resets:from:{address}", MOST_RESETS_FROM_ADDRESS),
-    ]
-    try:
-        taken = _take(windows, seconds=_HOUR)
-    except redis.RedisError as error:
-        log.warning("rate_limit_unreachable", reason=str(error))
-        return
-    for full in taken:
-        if full is not None:
-            raise LimitReached(
-                _("too many such e-mails were asked for; ask again in %(minutes)s min")
-                % {"minutes": f"{full.seconds / 60:.0f}"},
-                retry_after=full.seconds,
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _Full:
-    used: int
-    seconds: float
-
-
-@lru_cache(maxsize=1)
-def _redis() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL)
-
-
 def _window(of: Limited) -> str:
-    return f"shitu:queries:{_kind(of)}:{of.pk}"
-
-
-# The time of each query of the last minute, or longer, in a sorted set: exact at every moment, with
-# no edge of a minute at which twice as many pass. All sets are read before any is written.
-_TAKE = """
-local length = tonumber(ARGV[#ARGV - 1]) * 1000000
-local now = redis.call('TIME')
-now = now[1] * 1000000 + now[2]
-local answer, free = {}, true
-for i, key in ipairs(KEYS) do
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - length)
-    local used = redis.call('ZCARD', key)
-    local wait = 0
-    if used >= tonumber(ARGV[i]) then
-        free = false
-        local first = redis.call('ZRANGE', key, used - tonumber(ARGV[i]), used - tonumber(ARGV[i]),
-            'WITHSCORES')
-        wait = first[2] + length - now
-    end
-    answer[i] = {used, wait}
-end
-if free then
-    for i, key in ipairs(KEYS) do
-        redis.call('ZADD', key, now, ARGV[#ARGV])
-        redis.call('EXPIRE', key, ARGV[#ARGV - 1] + 1)
-    end
-end
-return answer
-"""
-
-
-def _take(windows: Sequence[tuple[str, int]], *, seconds: int = _MINUTE) -> list[_Full | None]:
-    """Take one from every window if all have one left; for each, None or how full it is."""
-    keys, most = zip(*windows, strict=True)
-    answer = _redis().eval(_TAKE, len(keys), *keys, *most, seconds, uuid4().hex)
-    return [
-        _Full(int(used), max(wait / 1e6, 0.001)) if used >= most else None
-        for (used, wait), (_, most) in zip(answer, windows, strict=True)
-    ]
-
-
-def _asked_lately(of: Limited) -> int:
-    """Queries counted in the last minute."""
-    try:
-        since = time.time() - _MINUTE
-        return int(_redis().zcount(_window(of), since * 1e6, "+inf"))
-    except redis.RedisError as error:
-        log.warning("rate_limit_unreachable", reason=str(error))
-        return 0
-
-
-def _kind(of: Limited) -> str:
-    if isinstance(of, Catalogue):
-        return "catalogue"
-    return "user" if isinstance(of, User) else "token"
-
-
-def _called(of: Limited) -> str:
-    if isinstance(of, Catalogue):
-        return _("the catalogue “%(name)s”") % {"name": of.name}
-    if isinstance(of, User):
-        return _("the user %(name)s") % {"name": of}
-    return _("the token “%(name)s”") % {"name": of.name}
+    return f"shitu:queries:{rates.kind(of)}:{of.pk}"

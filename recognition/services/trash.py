@@ -12,7 +12,7 @@ from itertools import groupby
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -97,12 +97,8 @@ def purge(catalogue: Catalogue, products: Iterable[Product]) -> int:
 
     What was merged into them goes too. Products that are not in the trash are left alone.
     """
-    rows = list(
-        Product.everything.in_trash()
-        .filter(catalogue=catalogue, pk__in=[product.pk for product in products])
-        .order_by("pk")
-        .select_for_update()
-    )
+    ids = [product.pk for product in products]
+    rows = _locked(Product.everything.in_trash().filter(catalogue=catalogue, pk__in=ids))
     if rows:
         _purge(catalogue, rows)
     return len(rows)
@@ -127,20 +123,26 @@ def purge_expired() -> int:
 @transaction.atomic
 def _purge_still_expired(catalogue: Catalogue, rows: Sequence[Product], limit: object) -> int:
     """Somebody may have restored one since it was found."""
-    locked = list(
-        Product.everything.in_trash()
-        .filter(pk__in=[row.pk for row in rows], removed_at__lt=limit)
-        .order_by("pk")
-        .select_for_update()
-    )
+    ids = [row.pk for row in rows]
+    locked = _locked(Product.everything.in_trash().filter(pk__in=ids, removed_at__lt=limit))
     if locked:
         _purge(catalogue, locked)
     return len(locked)
 
 
+def _locked(found: QuerySet[Product]) -> list[Product]:
+    """Lock products of the trash, with what was merged into them and goes too; those that are still
+    there."""
+    ids = [row.pk for row in found]
+    both = Product.everything.filter(Q(pk__in=ids) | Q(merged_into__in=ids)).order_by("pk")
+    list(both.select_for_update().values_list("pk", flat=True))
+    return list(found.filter(pk__in=ids).order_by("pk"))
+
+
 def _purge(catalogue: Catalogue, rows: Sequence[Product]) -> None:
     ids = [row.pk for row in rows]
-    _lock_images(ids)
+    # As in `gallery.delete`.
+    _lock_images(ids, no_key=False)
     images = list(GalleryImage.everything.filter(product__in=ids).values_list("file", "byte_size"))
     files.remove_on_commit([name for name, _ in images])
     Product.everything.filter(pk__in=ids).delete()
@@ -148,10 +150,10 @@ def _purge(catalogue: Catalogue, rows: Sequence[Product]) -> None:
     audit.record_products(Action.PRODUCT_PURGE, rows, catalogue=catalogue, images=len(images))
 
 
-def _lock_images(product_ids: Sequence[int]) -> None:
+def _lock_images(product_ids: Sequence[int], *, no_key: bool = True) -> None:
     list(
         GalleryImage.everything.filter(product__in=product_ids)
         .order_by("pk")
-        .select_for_update(no_key=True)
+        .select_for_update(no_key=no_key)
         .values_list("pk", flat=True)
     )

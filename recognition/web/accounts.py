@@ -36,7 +36,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from recognition import links
 from recognition.errors import Conflict, LimitReached, NotFound, NotReady, SignInRefused
 from recognition.models import Invitation, Membership, User
-from recognition.services import accounts, members, quotas
+from recognition.services import accounts, members, rates
 from recognition.web.forms import ForgottenPasswordForm, JoinForm
 from recognition.web.htmx import Request
 
@@ -200,7 +200,7 @@ class PasswordForgottenView(_OnlyWithPasswords, auth.PasswordResetView):
     def form_valid(self, form: ForgottenPasswordForm) -> HttpResponse:  # type: ignore[override]
         address = get_client_ip_address(self.request) or ""
         try:
-            quotas.check_password_reset(form.cleaned_data["email"], address)
+            rates.check_password_reset(form.cleaned_data["email"], address)
         except LimitReached as error:
             form.add_error(None, _("Too many such e-mails were asked for. Try again in an hour."))
             response = self.render_to_response(self.get_context_data(form=form), status=429)
@@ -242,7 +242,7 @@ def invitation(request: Request, text: str) -> HttpResponse:
     found = members.look_up(text)
     if found is None:
         return _invited(request, None, status=404)
-    if found.accepted_at is not None or found.is_expired:
+    if found.accepted_at is not None or found.is_expired or found.is_orphaned:
         return _invited(request, found, status=410)
     if request.user.is_authenticated:
         return _accept(request, found, text)

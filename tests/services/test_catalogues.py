@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
+from django.db import connection, transaction
 
 from recognition.errors import BadInput, Conflict, ModelUnavailable, NotFound
-from recognition.models import Catalogue, Embedding, GalleryImage, Role
+from recognition.models import Catalogue, Embedding, GalleryImage, Role, State
 from recognition.models.work import WorkQuerySet
-from recognition.services import audit, catalogues, index_jobs, tokens
+from recognition.services import (
+    audit,
+    catalogues,
+    gallery_embedding,
+    index_jobs,
+    indexing,
+    product_moving,
+    tokens,
+)
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +103,97 @@ def test_another_crop_policy_of_this_moment_is_a_conflict(catalogue, monkeypatch
     assert caught.value.field == "crop_policy"
     image.refresh_from_db()
     assert image.state == "done"
+
+
+@pytest.fixture
+def elsewhere():
+    """`elsewhere(act)` does it in another session, and returns what it does when it is done."""
+
+    def closing(act: Callable[[], object]) -> object:
+        try:
+            return act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda act: pool.submit(closing, act).result()
+
+
+@pytest.fixture
+def meanwhile(monkeypatch, elsewhere):
+    """`meanwhile(act)` has another session do it while pictures are told to be embedded anew."""
+
+    def install(act: Callable[[], object]) -> None:
+        real = gallery_embedding.reembed
+
+        def reembed(catalogue) -> int:
+            count = real(catalogue)
+            elsewhere(act)
+            return count
+
+        monkeypatch.setattr(gallery_embedding, "reembed", reembed)
+
+    return install
+
+
+def _embedded(catalogue, *added) -> GalleryImage:
+    image = factories.add(catalogue, *added)
+    indexing.embed_waiting(catalogue.pk)
+    return image
+
+
+def _moved_here(catalogue) -> None:
+    other = factories.catalogue(owner=catalogue.owner)
+    product_moving.move([_embedded(other, "coffee", 2).product], catalogue)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("come", [lambda here: _embedded(here, "coffee", 2), _moved_here])
+@pytest.mark.parametrize("stocked", [True, False])
+def test_another_crop_policy_reaches_what_comes_meanwhile(
+    catalogue, stub_engine, meanwhile, come, stocked
+):
+    if stocked:
+        _embedded(catalogue, "tea", 1)
+    meanwhile(lambda: come(Catalogue.objects.get(pk=catalogue.pk)))
+    catalogues.change(catalogue, crop_policy="both")
+    assert set(catalogue.images.values_list("state", flat=True)) == {State.PENDING}
+    indexing.embed_waiting(catalogue.pk)
+    late = catalogue.images.get(product__label="coffee")
+    assert set(Embedding.objects.filter(image=late).values_list("view", flat=True)) == {0, 1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_waits_for_nobody_who_works_on_what_came_meanwhile(catalogue, stub_engine, meanwhile):
+    early = _embedded(catalogue, "tea", 1)
+    held, done = Event(), Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                GalleryImage.objects.select_for_update(no_key=True).get(product__label="coffee")
+                held.set()
+                assert done.wait(60)
+        finally:
+            held.set()
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def come() -> None:
+            _embedded(catalogue, "coffee", 2)
+            pool.submit(hold)
+            assert held.wait(60)
+
+        meanwhile(come)
+        try:
+            with pytest.raises(Conflict, match="changes pictures") as caught:
+                catalogues.change(Catalogue.objects.get(), crop_policy="both")
+        finally:
+            done.set()
+    assert caught.value.field == "crop_policy"
+    early.refresh_from_db()
+    assert (early.state, Catalogue.objects.get().crop_policy) == (State.DONE, "whole")
 
 
 def test_what_is_no_setting_is_refused(catalogue, user):

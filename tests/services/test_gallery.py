@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import pytest
 from django.core.files.storage import default_storage
+from django.db import transaction
 
+from recognition import tasks
 from recognition.errors import BadInput, Conflict
-from recognition.models import Action, AuditEntry, Embedding, GalleryImage, Product, State
+from recognition.models import (
+    Action,
+    AuditEntry,
+    Embedding,
+    GalleryImage,
+    Job,
+    Product,
+    RecognitionQuery,
+    State,
+)
 from recognition.services import (
+    files,
     gallery,
     gallery_adding,
     gallery_embedding,
+    imports,
+    indexing,
+    jobs,
     product_moving,
     products,
+    queries,
 )
 from tests import factories, processes
+from tests.services.test_import import packed
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +70,86 @@ def test_a_picture_given_twice_in_one_call_is_kept_once(catalogue):
     first, again = gallery_adding.add_images(catalogue, new, by=None)
     assert (first.created, again.created) == (True, False)
     assert GalleryImage.objects.count() == 1
+
+
+@pytest.fixture
+def killed_behind_the_commit(monkeypatch):
+    """Whoever would wake a worker is killed in that moment."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("wake", "wake_to_answer"):
+        monkeypatch.setattr(tasks, name, lambda *_: transaction.on_commit(killed))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("store", "rows"),
+    [
+        (lambda of: factories.add(of, "tea", 1), GalleryImage.objects),
+        (lambda of: queries.submit(of, factories.picture(1), by=None), RecognitionQuery.objects),
+        (lambda of: imports.start(of, packed({}), by=None), Job.objects),
+    ],
+)
+def test_who_is_killed_behind_the_commit_leaves_row_and_file(
+    catalogue, killed_behind_the_commit, store, rows
+):
+    with pytest.raises(KeyboardInterrupt):
+        store(catalogue)
+    assert files.missing([rows.get().file.name]) == set()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_does_an_import(catalogue, request):
+    job = imports.start(catalogue, packed({"tea/1.png": factories.png(1)}), by=None)
+    request.getfixturevalue("killed_behind_the_commit")
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(job.pk)
+    assert files.missing([catalogue.images.get().file.name]) == set()
+
+
+def test_a_picture_that_failed_without_its_file_is_healed_by_adding_it_again(
+    catalogue, stub_engine, run_tasks
+):
+    image = factories.add(catalogue, "tea", 1)
+    default_storage.delete(image.file.name)
+    indexing.embed_waiting(catalogue.pk)
+    image.refresh_from_db()
+    assert (image.state, "add the picture again" in image.error) == (State.FAILED, True)
+    with run_tasks():
+        added = gallery_adding.add_image(catalogue, "tea", factories.picture(1), by=None)
+    assert (added.image, added.created, [*added.changes]) == (image, False, ["file"])
+    image.refresh_from_db()
+    assert (image.state, image.error) == (State.DONE, "")
+    assert files.read(image.file.name) == factories.png(1)
+    assert AuditEntry.objects.first().action == Action.IMAGE_CHANGE
+    catalogue.refresh_from_db()
+    assert (catalogue.stored_images, catalogue.stored_bytes) == (1, image.byte_size)
+    again = gallery_adding.add_image(catalogue, "tea", factories.picture(1), by=None)
+    assert not again.changes
+
+
+def test_one_that_is_embedded_gets_its_file_and_keeps_its_vector(catalogue, stub_engine, run_tasks):
+    with run_tasks():
+        image = factories.add(catalogue, "tea", 1)
+    default_storage.delete(image.file.name)
+    new = [gallery_adding.NewImage("tea", factories.picture(1))] * 2
+    first, second = gallery_adding.add_images(catalogue, new, by=None)
+    assert ([*first.changes], [*second.changes]) == (["file"], [])
+    image.refresh_from_db()
+    assert image.state == State.DONE
+    assert files.read(image.file.name) == factories.png(1)
+
+
+def test_a_worker_that_looked_for_the_file_before_does_not_fail_it(catalogue, stub_engine):
+    image = factories.add(catalogue, "tea", 1)
+    default_storage.delete(image.file.name)
+    claimed = indexing._claim(catalogue.pk)
+    gallery_adding.add_image(catalogue, "tea", factories.picture(1), by=None)
+    indexing._embed_claimed(catalogue.pk, claimed)
+    image.refresh_from_db()
+    assert image.state == State.PENDING
 
 
 def test_vector_ids_count_up_and_are_never_reused(catalogue):

@@ -13,9 +13,16 @@ from django.core import mail
 from django.db import connection
 from django.utils import timezone
 
-from recognition.errors import BadInput, Conflict, NotFound, NotReady, RoleTooLow
-from recognition.models import AuditEntry, Catalogue, Invitation, Membership, Role
-from recognition.services import catalogues, members, tokens
+from recognition.errors import (
+    BadInput,
+    Conflict,
+    LimitReached,
+    NotFound,
+    NotReady,
+    RoleTooLow,
+)
+from recognition.models import Action, AuditEntry, Catalogue, Invitation, Membership, Role
+from recognition.services import catalogues, members, rates, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -206,3 +213,82 @@ def test_nobody_waits_for_the_mail_to_be_sent(catalogue, user, monkeypatch):
 def test_invitations_are_seen_by_managers_only(catalogue, user, invited):
     assert list(Invitation.objects.visible_to(user)) == [invited[0]]
     assert not Invitation.objects.visible_to(factories.member(catalogue, "editor")).exists()
+
+
+def test_an_address_gets_so_many_an_hour_whoever_sends_them(catalogue, user):
+    other = factories.catalogue()
+    for number in range(rates.MOST_INVITATIONS_TO_ADDRESS):
+        of = (catalogue, other)[number % 2]
+        members.invite(of, "bob@example.com", "viewer", by=of.owner, link=link)
+    mail.outbox.clear()
+    before = list(Invitation.objects.values_list("pk", flat=True))
+    with pytest.raises(LimitReached, match="address got 5") as caught:
+        members.invite(catalogue, "BOB@example.com", "viewer", by=user, link=link)
+    assert 3500 < caught.value.retry_after <= 3600
+    assert not mail.outbox
+    assert list(Invitation.objects.values_list("pk", flat=True)) == before
+    members.invite(catalogue, "eve@example.com", "viewer", by=user, link=link)
+
+
+def test_a_manager_sends_so_many_an_hour_to_whichever_catalogues(catalogue, user, monkeypatch):
+    monkeypatch.setattr(rates, "MOST_INVITATIONS_BY_USER", 2)
+    both = catalogue, factories.catalogue(owner=user)
+    for number, of in enumerate(both):
+        members.invite(of, f"{number}@example.com", "viewer", by=user, link=link)
+    with pytest.raises(LimitReached, match="you sent 2"):
+        members.invite(catalogue, "x@example.com", "viewer", by=user, link=link)
+    assert len(mail.outbox) == 2
+    colleague = factories.member(catalogue, "manager")
+    members.invite(catalogue, "x@example.com", "viewer", by=colleague, link=link)
+
+
+@pytest.mark.parametrize("end", [members.remove, lambda one: members.change(one, "editor")])
+def test_with_the_right_to_invite_end_the_open_invitations(catalogue, user, invited, end):
+    eve = factories.member(catalogue, "manager")
+    other = factories.catalogue(owner=eve)
+    _, elsewhere = members.invite(other, "eve2@example.com", "manager", by=eve, link=link)
+    sent, text = members.invite(catalogue, "eve2@example.com", "manager", by=eve, link=link)
+    _, used = members.invite(catalogue, "carl@example.com", "viewer", by=eve, link=link)
+    carl = members.accept(used, factories.user())
+
+    end(catalogue.memberships.get(user=eve))
+    with pytest.raises(NotFound, match="withdrawn"):
+        members.accept(text, factories.user())
+    entry = AuditEntry.objects.get(action=Action.INVITATION_WITHDRAW)
+    assert (entry.object_id, entry.catalogue) == (str(sent.pk), catalogue)
+    for still in (invited[1], elsewhere):
+        assert members.find_invitation(still)
+    carl.refresh_from_db()
+
+
+def test_a_manager_who_stays_one_keeps_them(catalogue, user, invited):
+    members.change(catalogue.memberships.get(user=user), "manager")
+    assert members.find_invitation(invited[1])
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_a_closed_account_sent_opens_nothing(catalogue, closed):
+    eve = factories.member(catalogue, "manager")
+    _, text = members.invite(catalogue, "eve2@example.com", "manager", by=eve, link=link)
+    if closed:
+        eve.is_active = False
+        eve.save()
+    else:
+        eve.delete()
+    assert not Invitation.objects.open().exists()
+    with pytest.raises(NotFound, match="account that sent"):
+        members.accept(text, factories.user())
+
+
+def test_who_is_removed_while_the_mail_is_sent_has_invited_nobody(catalogue, monkeypatch):
+    eve = factories.member(catalogue, "manager")
+    send = members.send_mail
+
+    def removed_meanwhile(*args):
+        members.remove(catalogue.memberships.get(user=eve))
+        return send(*args)
+
+    monkeypatch.setattr(members, "send_mail", removed_meanwhile)
+    with pytest.raises(NotFound):
+        members.invite(catalogue, "eve2@example.com", "manager", by=eve, link=link)
+    assert not Invitation.objects.exists()

@@ -10,6 +10,7 @@ from threading import Barrier, Thread
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F, Q
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ from recognition.models import (
     State,
 )
 from recognition.services import (
+    answering,
     feedback,
     gallery,
     gallery_adding,
@@ -664,21 +666,109 @@ def test_a_label_that_went_meanwhile_is_made_anew(catalogue):
     assert list(labels) == ["coffee", "cola", "tea"]
 
 
+def moves(coffee: Product, tea: Product, write) -> None:
+    processes.behind(lambda: product_moving.move([coffee], factories.catalogue()), write)
+
+
+def has_moved(coffee: Product, tea: Product, write) -> None:
+    product_moving.move([coffee], factories.catalogue())
+    write()
+
+
+def lost_its_picture_and_moves(coffee: Product, tea: Product, write) -> None:
+    gallery.remove_images(coffee.catalogue, coffee.images.all())
+    moves(coffee, tea, write)
+
+
+def was_merged_and_moves(coffee: Product, tea: Product, write) -> None:
+    product_merging.merge([coffee], tea)
+    moves(tea, coffee, write)
+
+
+@pytest.fixture
+def answered_while(stub_engine, monkeypatch):
+    """`answered_while(catalogue, act)` is the match of coffee's picture, when what was found is
+    written by `act(coffee, tea, write)`."""
+
+    def answered(catalogue, act) -> Match:
+        tea, coffee = (
+            factories.add(catalogue, *one).product for one in [("tea", 1), ("coffee", 2)]
+        )
+        indexing.embed_waiting(catalogue.pk)
+        query = queries.submit(catalogue, factories.picture(2), by=None)
+        write = answering._write
+        monkeypatch.setattr(
+            answering, "_write", lambda *found: act(coffee, tea, lambda: write(*found))
+        )
+        answering.answer_waiting()
+        query.refresh_from_db()
+        assert query.state == State.DONE
+        return Match.objects.get(detection__query=query, rank=0)
+
+    return answered
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "act", [moves, has_moved, lost_its_picture_and_moves, was_merged_and_moves]
+)
+def test_an_answer_does_not_follow_a_product_that_leaves_while_it_is_written(
+    catalogue, answered_while, act
+):
+    match = answered_while(catalogue, act)
+    assert (match.label, match.product, match.image) == ("coffee", None, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_keeps_to_a_product_that_is_merged_while_it_is_written(catalogue, answered_while):
+    match = answered_while(
+        catalogue,
+        lambda coffee, tea, write: processes.behind(
+            lambda: product_merging.merge([coffee], tea), write
+        ),
+    )
+    assert (match.label, match.product.merged_into.label) == ("coffee", "tea")
+    assert match.image.product.label == "tea"
+
+
+def is_replaced(coffee: Product, tea: Product, write) -> None:
+    gallery.set_external_id(coffee.images.get(), "1")
+    new = factories.picture(3)
+    processes.behind(
+        write,
+        lambda: gallery_adding.add_image(coffee.catalogue, "coffee", new, by=None, external_id="1"),
+    )
+
+
+def is_purged(coffee: Product, tea: Product, write) -> None:
+    product_merging.merge([coffee], tea)
+    trash.put(tea.catalogue, [tea])
+    processes.behind(write, lambda: trash.purge(tea.catalogue, [tea]))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("act", [is_replaced, is_purged])
+def test_what_is_removed_waits_for_an_answer_that_is_written(catalogue, answered_while, act):
+    match = answered_while(catalogue, act)
+    assert (match.label, match.image) == ("coffee", None)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_engine):
     both = [catalogue, factories.catalogue(owner=catalogue.owner)]
     pictures = [factories.picture(n) for n in range(12)]
+    everything = queries.Options(rec_threshold=-1.0, top_k=10)
     start, broken = Barrier(6), []
 
     def act(worker: int) -> None:
         random = Random(worker)  # noqa: S311
         start.wait()
         try:
-            for _ in range(25):
+            for _ in range(30):
                 here, there = random.sample([Catalogue.objects.get(pk=c.pk) for c in both], 2)
                 rows = list(here.products.order_by("?")[:2])
                 with suppress(RecognitionError):
-                    match random.randrange(8):
+                    match random.randrange(10):
                         case 0 | 1 | 2:
                             new = [
                                 gallery_adding.NewImage(
@@ -704,6 +794,10 @@ def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_
                                 for n in range(3)
                             ]
                             products.bulk_upsert(here, items)
+                        case 8 | 9:
+                            for picture in random.sample(pictures, 3):
+                                queries.submit(here, picture, by=None, options=everything)
+                            answering.answer_waiting()
         except Exception as error:  # noqa: BLE001  (whatever it is, the test shows it)
             broken.append(error)
         finally:
@@ -718,6 +812,19 @@ def test_everything_at_once_never_deadlocks_and_never_miscounts(catalogue, stub_
     for one in both:
         one.refresh_from_db()
         assert one.stored_images == GalleryImage.everything.filter(catalogue=one).count()
+    for row in ("product", "image"):
+        elsewhere = ~Q(**{f"{row}__catalogue": F("detection__query__catalogue")})
+        assert not Match.objects.filter(elsewhere, **{f"{row}__isnull": False}).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_merged_into_a_product_while_that_leaves_goes_along(catalogue):
+    tea, coffee = (products.create(catalogue, label) for label in ("tea", "coffee"))
+    other = factories.catalogue()
+    processes.behind(
+        lambda: product_merging.merge([tea], coffee), lambda: product_moving.move([coffee], other)
+    )
+    assert {row.catalogue for row in Product.everything.all()} == {other}
 
 
 @pytest.mark.parametrize("wanted", ["zh-Hans", "zh-CN", "zh-Hans-CN", "zh"])

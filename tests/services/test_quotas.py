@@ -16,6 +16,7 @@ from recognition.services import (
     product_moving,
     queries,
     quotas,
+    rates,
     tokens,
     trash,
 )
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh_windows():
-    client = quotas._redis()
+    client = rates._redis()
     for key in client.scan_iter("shitu:queries:*"):
         client.delete(key)
 
@@ -188,7 +189,7 @@ def test_the_window_slides(catalogue, monkeypatch):
     ask(catalogue)
     ask(catalogue)
     key = quotas._window(catalogue)
-    client = quotas._redis()
+    client = rates._redis()
     for member, at in client.zrange(key, 0, 0, withscores=True):
         client.zadd(key, {member: at - 61e6})  # the first was a minute ago
     ask(catalogue)
@@ -201,7 +202,7 @@ def test_many_processes_count_together(catalogue):
     results: list[bool] = []
 
     def take() -> None:
-        results.extend(quotas._take([(key, 10)])[0] is None for _ in range(10))
+        results.extend(rates.take([(key, 10)])[0] is None for _ in range(10))
 
     threads = [Thread(target=take) for _ in range(4)]
     for thread in threads:
@@ -216,7 +217,7 @@ def test_without_redis_queries_go_on(catalogue, monkeypatch):
         def eval(self, *args):
             raise redis.ConnectionError
 
-    monkeypatch.setattr(quotas, "_redis", Gone)
+    monkeypatch.setattr(rates, "_redis", Gone)
     quotas.change(catalogue, queries_per_minute=1)
     for _ in range(3):
         ask(catalogue)

@@ -148,9 +148,20 @@ def test_an_expired_one(browser, client, link, bob):
     assert not bob.memberships.exists()
 
 
+def test_one_of_an_account_that_is_closed(browser, client, link, bob):
+    User.objects.exclude(pk=bob.pk).update(is_active=False)
+    for one in (client, browser(bob)):
+        for answer in (one.get(link), one.post(link)):
+            assert answer.status_code == 410
+            assert "The account that sent it is closed" in answer.content.decode()
+    assert not bob.memberships.exists()
+
+
 def test_one_that_was_withdrawn_replaced_or_never_there(browser, client, link, catalogue, bob):
     members.invite(catalogue, "bob@example.org", "viewer", by=catalogue.owner, link=str)
-    withdrawn, text = members.invite(catalogue, "x@example.org", "viewer", by=bob, link=str)
+    withdrawn, text = members.invite(
+        catalogue, "x@example.org", "viewer", by=catalogue.owner, link=str
+    )
     members.withdraw(withdrawn)
     for address in (link, reverse("invitation", args=[text]), reverse("invitation", args=["x"])):
         for answer in (client.get(address), browser(bob).post(address)):

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from recognition.models import Action, AuditEntry
-from recognition.services import quotas
+from recognition.services import rates
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -149,7 +149,7 @@ def test_it_signs_everybody_out_and_ends_a_lock(client, ann, address, settings):
 @pytest.mark.parametrize("known", [True, False])
 def test_one_address_gets_so_many_mails_an_hour(client, ann, address, known):
     wanted = address if known else "nobody-" + address
-    for _ in range(quotas.MOST_RESETS_TO_ADDRESS):
+    for _ in range(rates.MOST_RESETS_TO_ADDRESS):
         assert ask(client, wanted).status_code == 302
     answer = ask(client, wanted.upper())
     assert answer.status_code == 429 and 0 < int(answer["Retry-After"]) <= 3601
@@ -158,18 +158,18 @@ def test_one_address_gets_so_many_mails_an_hour(client, ann, address, known):
 
 
 def test_one_browser_asks_so_many_times_an_hour(client, address):
-    for number in range(quotas.MOST_RESETS_FROM_ADDRESS):
+    for number in range(rates.MOST_RESETS_FROM_ADDRESS):
         assert ask(client, f"{number}-{address}").status_code == 302
     assert ask(client, f"x-{address}").status_code == 429
 
 
 def test_where_nobody_counts_it_goes_on(client, ann, address, settings):
     settings.REDIS_URL = "unix:///nobody.sock"
-    quotas._redis.cache_clear()
+    rates._redis.cache_clear()
     try:
         assert ask(client, address).status_code == 302
     finally:
-        quotas._redis.cache_clear()
+        rates._redis.cache_clear()
 
 
 def test_the_link_is_not_logged(client, ann, address, caplog):

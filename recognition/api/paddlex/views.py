@@ -23,7 +23,7 @@ from recognition.api.paddlex.identity import identify
 from recognition.api.paddlex.schemas import Invalid, Unreadable
 from recognition.errors import BadInput, RecognitionError
 from recognition.models import Catalogue, Role, User
-from recognition.services import paddlex, pictures, pipeline_config, queries, quotas
+from recognition.services import paddlex, pictures, pipeline_config, queries, rates
 from recognition.services.gallery_adding import Added
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ def _operation(act: _Act) -> _View:
             return _not_allowed(request)
         try:
             request.user = user = identify(request)
-            quotas.check_request(user)
+            rates.check_request(user)
         except AuthenticationFailed as error:
             response = envelope.failure(401, str(error.detail))
             response["WWW-Authenticate"] = "Bearer"

@@ -123,13 +123,13 @@ def start_items(catalogue: Catalogue, pictures: Sequence[items.Item], *, by: Use
 def _queued(job: Job, source: BinaryIO, name: str, new_settings: Mapping[str, Any]) -> Job:
     with transaction.atomic():  # what is refused anyway need not be stored first
         quotas.check_job(job.catalogue, by=job.started_by)
-    with files.storing() as stored:  # and whoever works in the catalogue need not wait for it
-        job.file.name = default_storage.save(job_path(job, name), File(source))
+    # Before the transaction: whoever works in the catalogue need not wait for it.
+    job.file.name = default_storage.save(job_path(job, name), File(source))
+    with transaction.atomic(), files.storing() as stored:
         stored.append(job.file.name)
-        with transaction.atomic():
-            if new_settings:
-                catalogues.change(job.catalogue, **new_settings)
-            return jobs.queue(job)
+        if new_settings:
+            catalogues.change(job.catalogue, **new_settings)
+        return jobs.queue(job)
 
 
 def start_here(

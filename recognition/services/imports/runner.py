@@ -235,7 +235,7 @@ def _commit(job: Job, lease: Lease, chunk: Sequence[Checked], write: _Write | _D
 def _commit_whole(
     job: Job, lease: Lease, chunk: Sequence[Checked], write: _Write | _DryRun
 ) -> None:
-    with files.storing() as stored, lease.transaction():
+    with lease.transaction(), files.storing() as stored:
         write(_good(chunk), stored)
         JobLine.objects.bulk_create(
             JobLine(
