@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "currencies": set(),
     "languages": set(),
     "engine": PLAIN,
-    "images": PLAIN,
+    "avif": set(),
+    "images": PLAIN | {"avif"},
     "fetch": PLAIN,
     "drawing": PLAIN,
     "evaluation": PLAIN,
@@ -70,7 +71,16 @@ ONLY_IN: dict[str, set[str]] = {
     "rest_framework": {"api"},
     "unfold": {"admin"},
 }
-WITHOUT_DJANGO = {"errors", "engine", "drawing", "evaluation", "gallery_list", "demo", "client"}
+WITHOUT_DJANGO = {
+    "avif",
+    "client",
+    "demo",
+    "drawing",
+    "engine",
+    "errors",
+    "evaluation",
+    "gallery_list",
+}
 HEAVY = ["paddle", "paddlex", "paddle2onnx", "onnxruntime", "openvino", "cv2", "faiss"]
 ONLY_IF_USED = ["authlib", "boto3", "storages"]
 
