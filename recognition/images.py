@@ -44,6 +44,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from recognition import avif
 from recognition.errors import BadImage, BadInput, TooLarge
 
 Pixels = npt.NDArray[np.uint8]
@@ -86,12 +87,24 @@ _BROKEN: Final = (
 )
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_PLACES: Final = {273, 324}  # of strips, of tiles
+_DIRECTORIES: Final = {34665, 34853, 40965}  # those inside that Pillow reads: Exif, GPS, Interop
+_TIFF_SIZES: Final = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8,
+}  # fmt: skip
+_ONE_OBJECT: Final = {1, 2, 7}  # bytes and text, however many
+# An image, its transparency, and one that shows it smaller or brighter.
+_AVIF_FRAMES: Final = 3
+_AVIF_BRANDS: Final = {b"avif", b"avis", b"mif1", b"msf1"}
 # A real progressive JPEG has about ten scans. Each one costs a pass over the whole picture and as
 # little as 75 bytes: 20 MB of them kept a processor busy for hours.
 _MAX_SCANS: Final = 100
 # Pillow joins Exif segments one by one, each time copying all before it: 4 MB of empty ones took
 # 11 s. The segments of a real file hold up to 64 kB each.
 _MAX_SEGMENTS: Final = 1000
+# Values of its tags become objects in Python: 4 MB of places of strips took 26 s and a gigabyte.
+_MAX_TIFF_VALUES: Final = 250_000
+_MAX_EXIF: Final = avif.MOST_EXIF
 # Those that Pillow and libjpeg take to have a length, and EOI. Any number of \xff may come before,
 # and one is enough: with `+` a run of them that ends in \0 took time in its square.
 _JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xc8\xd0-\xd8\xf0-\xfd\xff])")
@@ -141,6 +154,10 @@ def check(source: bytes | BinaryIO, *, name: str = "") -> Picture:
     data = _limited(source, name)
     if data.startswith(b"\xff\xd8"):
         _refuse_endless_jpeg(data, name)
+    elif data.startswith((b"II", b"MM")):
+        _refuse_endless_tiff(data, name)
+    elif data[4:8] == b"ftyp":
+        _refuse_hidden_frames(data, name)
     size = (0, 0)
 
     def first(image: ImageFile.ImageFile) -> None:
@@ -317,7 +334,7 @@ def _refuse_excess(image: ImageFile.ImageFile, name: str) -> None:
 
 def _refuse_endless_jpeg(data: bytes, name: str) -> None:
     """Counts the parts of a JPEG, on its bytes: Pillow's own look at the header may be too much."""
-    segments, scans, position = 0, 0, 2
+    segments, scans, exif, position = 0, 0, 0, 2
     while match := _JPEG_MARKER.search(data, position):
         position = match.end()
         if match[1] == _END_OF_IMAGE:
@@ -326,6 +343,8 @@ def _refuse_endless_jpeg(data: bytes, name: str) -> None:
             continue  # Pillow reads on until there is one
         scans += match[1] == _START_OF_SCAN
         segments += not scans
+        if not scans and data[position + 2 : position + 8] == b"Exif\0\0":
+            exif += int.from_bytes(data[position : position + 2])
         if scans > _MAX_SCANS:
             raise _bad(
                 name,
@@ -338,12 +357,75 @@ def _refuse_endless_jpeg(data: bytes, name: str) -> None:
                 _("is a JPEG of more than %(most)s segments. Save it as a usual JPEG.")
                 % {"most": _MAX_SEGMENTS},
             )
+        if exif > _MAX_EXIF:
+            raise _bad(
+                name,
+                _("is a JPEG with more than %(most)s bytes of Exif. Save it without.")
+                % {"most": f"{_MAX_EXIF:,}"},
+            )
         position += int.from_bytes(data[position : position + 2])
+
+
+def _refuse_endless_tiff(data: bytes, name: str) -> None:
+    """Counts the values in the directories that Pillow reads when it opens or decodes the first
+    page, as it finds them."""
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    is_big = data[2:3] == b"+"
+    wide = 8 if is_big else 4
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    waiting, seen, values = [number(wide, wide)], set(), 0
+    while waiting:
+        at = waiting.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        entries = number(at, 8 if is_big else 2)
+        start, step = at + (8 if is_big else 2), 4 + 2 * wide
+        values += entries
+        for entry in range(start, min(start + entries * step, len(data)), step):
+            tag, kind, count = number(entry, 2), number(entry + 2, 2), number(entry + 4, wide)
+            byte_size = count * _TIFF_SIZES.get(kind, 0)
+            is_read = 0 < byte_size <= len(data)
+            if is_read and (tag in _PLACES or kind not in _ONE_OBJECT):
+                values += count
+            if values > _MAX_TIFF_VALUES:
+                raise _bad(
+                    name,
+                    _("is a TIFF of more than %(most)s strips or other values. Save it as PNG.")
+                    % {"most": f"{_MAX_TIFF_VALUES:,}"},
+                )
+            if is_read and tag in _DIRECTORIES:
+                place = entry + 4 + wide
+                if byte_size > wide:
+                    place = number(place, wide)
+                waiting.append(number(place, _TIFF_SIZES[kind]))
+
+
+def _refuse_hidden_frames(data: bytes, name: str) -> None:
+    """Counts the pixels of an AVIF in its frames; the decoder makes room for those."""
+    if data[8:12] not in _AVIF_BRANDS:
+        return
+    try:
+        frames = list(avif.frames(data))
+    except avif.Unusual as error:
+        raise _bad(
+            name,
+            _("is a damaged AVIF, or an unusual one such as a film. Send it as JPEG, PNG or WebP."),
+        ) from error
+    limit = settings.SHITU_MAX_IMAGE_PIXELS
+    if max(frames, default=0) > limit or sum(frames) > _AVIF_FRAMES * limit:
+        raise _too_many_pixels(name)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        exif = image.getexif()
+        if len(image.info.get("exif", b"")) > _MAX_EXIF:  # and may be damaged
+            return 1
+        return exif.get(_ORIENTATION, 1)
     except _BROKEN:  # a damaged EXIF block says nothing about the direction; the pixels are fine
         return 1
 

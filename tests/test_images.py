@@ -330,6 +330,110 @@ def test_a_tiff_with_tiles_far_larger_than_itself_is_refused():
         images.check(tiff)
 
 
+def tiff(
+    tags: dict[int, tuple[int, int, bytes]],
+    *,
+    order: str = "<",
+    big: bool = False,
+    inside: dict[int, tuple[int, int, bytes]] | None = None,
+) -> bytes:
+    """64 x 64 grey, with more tags: their type, how many values, and those in bytes. `inside` is an
+    Exif directory of its own."""
+    number, wide = ("Q", 8) if big else ("L", 4)
+    values = b""
+
+    def packed(what: str, *numbers: int) -> bytes:
+        return struct.pack(order + what, *numbers)
+
+    def directory(entries: dict[int, tuple[int, int, bytes]], at: int) -> bytes:
+        nonlocal values
+        behind = at + (8 if big else 2) + len(entries) * (4 + 2 * wide) + wide
+        out, values = packed("Q" if big else "H", len(entries)), b""
+        for tag, (kind, count, data) in sorted(entries.items()):
+            out += packed("HH" + number, tag, kind, count)
+            if len(data) > wide:
+                out += packed(number, behind + len(values))
+                values += data
+            else:
+                out += data.ljust(wide, b"\0")
+        return out + packed(number, 0) + values
+
+    def one(value: int) -> tuple[int, int, bytes]:
+        return 4, 1, packed("L", value)
+
+    pixels = 16 if big else 8
+    own = {256: one(64), 257: one(64), 258: one(8), 259: one(1), 262: one(1), 277: one(1)}
+    own |= {273: one(pixels), 278: one(64), 279: one(4096)} | tags
+    head = (b"II" if order == "<" else b"MM") + packed("H", 43 if big else 42)
+    head += packed("HHQ", 8, 0, 16 + 4096) if big else packed("L", 8 + 4096)
+    start = head + bytes(4096)
+    if inside is not None:
+        at = len(start + directory(own | {34665: one(0)}, len(start)))
+        own[34665] = one(at)
+    whole = start + directory(own, len(start))
+    return whole + directory(inside, len(whole)) if inside is not None else whole
+
+
+@pytest.mark.parametrize(
+    ("order", "big", "magic"),
+    [
+        ("<", False, b"II*\0"),
+        (">", False, b"MM\0*"),
+        ("<", True, b"II+\0"),
+        ("<", False, b"II\0*"),  # wrong, and read
+        (">", False, b"MM\0+"),  # called big, and read as if it were not
+    ],
+)
+def test_a_tiff_of_endless_values_is_refused_before_pillow_sees_it(order, big, magic):
+    """4 MB of places of strips took 26 s and a gigabyte, 8 MB of fractions 3 s."""
+
+    def check(**options: object) -> images.Picture:
+        data = tiff(order=order, big=big, **options)  # type: ignore[arg-type]
+        return images.check(magic + data[4:])
+
+    fractions = 5, 400_000, bytes(3_200_000)
+    assert check(tags={}).width == 64
+    started = time.perf_counter()
+    for tags in (
+        {273: (1, 400_000, bytes(400_000)), 278: (4, 1, struct.pack(order + "L", 1))},
+        {273: (2, 400_000, bytes(400_000))},
+        {324: (7, 400_000, bytes(400_000))},
+        {259: (3, 400_000, bytes(800_000))},
+        {282: fractions},
+        {282: (5, 200_000, bytes(1_600_000)), 283: (5, 200_000, bytes(1_600_000))},
+    ):
+        with pytest.raises(BadImage, match="strips or other values"):
+            check(tags=tags)
+    with pytest.raises(BadImage, match="strips or other values"):
+        check(tags={}, inside={33434: fractions})
+    assert time.perf_counter() - started < 10
+    assert check(tags={34675: (7, 400_000, bytes(400_000))}).width == 64  # a profile is one value
+    assert check(tags={}, inside={33434: (5, 9, bytes(72))}).width == 64
+
+
+def test_a_tiff_with_a_strip_for_every_row_is_read():
+    rows = np.arange(4096, dtype=np.uint8).reshape(64, 64)
+    places, sizes = (struct.pack("<64L", *of) for of in (range(8, 4104, 64), [64] * 64))
+    every = {273: (4, 64, places), 278: (4, 1, struct.pack("<L", 1)), 279: (4, 64, sizes)}
+    data = tiff(every)
+    picture = images.check(data[:8] + rows.tobytes() + data[4104:])
+    np.testing.assert_array_equal(picture.pixels[..., 0], rows)
+
+
+def test_endless_exif_is_refused_or_left_out():
+    """8 MB of fractions where one number is expected took 2.5 s."""
+    fractions = tiff({274: (5, 400_000, bytes(3_200_000))})
+    segments = [fractions[at : at + 60_000] for at in range(0, len(fractions), 60_000)]
+    parts = [b"\xff\xe1" + struct.pack(">H", 8 + len(one)) + b"Exif\0\0" + one for one in segments]
+    started = time.perf_counter()
+    jpeg = coded(scene())
+    with pytest.raises(BadImage, match="bytes of Exif"):
+        images.check(jpeg[:2] + b"".join(parts) + jpeg[2:])
+    with_it = coded(scene(), "PNG", exif=b"Exif\0\0" + fractions)
+    assert images.check(with_it).data == with_it
+    assert time.perf_counter() - started < 1.5
+
+
 def progressive_with(scans: int) -> bytes:
     data = coded(scene(), progressive=True)
     last = data.rfind(b"\xff\xda")

@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "currencies": set(),
     "languages": set(),
     "engine": PLAIN,
-    "images": PLAIN,
+    "avif": set(),
+    "images": PLAIN | {"avif"},
     "fetch": PLAIN,
     "drawing": PLAIN,
     "evaluation": PLAIN,
@@ -72,14 +73,15 @@ ONLY_IN: dict[str, set[str]] = {
     "unfold": {"admin"},
 }
 WITHOUT_DJANGO = {
-    "errors",
-    "engine",
+    "avif",
+    "client",
+    "demo",
     "drawing",
+    "engine",
+    "errors",
     "evaluation",
     "gallery_list",
     "inputs",
-    "demo",
-    "client",
 }
 HEAVY = ["paddle", "paddlex", "paddle2onnx", "onnxruntime", "openvino", "cv2", "faiss"]
 ONLY_IF_USED = ["authlib", "boto3", "storages"]

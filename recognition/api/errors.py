@@ -72,22 +72,23 @@ def envelope(
     code: str, message: str, fields: Mapping[str, list[str]] | None = None
 ) -> dict[str, Any]:
     """The body of every error answer."""
-    error: dict[str, Any] = {"code": code, "message": _sayable(message)}
+    error: dict[str, Any] = {"code": code, "message": sayable(message)}
     if fields:
         error["fields"] = {
-            _sayable(name): [_sayable(one) for one in messages] for name, messages in fields.items()
+            sayable(name): [sayable(one) for one in messages] for name, messages in fields.items()
         }
     return {"error": error | {"request_id": request_id()}}
 
 
-def _sayable(text: str) -> str:
-    """What a caller sent may come back in a message; half a surrogate pair is no UTF-8."""
+def sayable(text: str) -> str:
+    """What a caller sent may come back in an answer; half a surrogate pair is no UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def describe(error: errors.RecognitionError) -> dict[str, Any]:
     """`code`, `message` and `field` of a domain error: one item's part of an answer about many."""
-    return {"code": error.code, "message": _sayable(error.message), "field": error.field}
+    field = None if error.field is None else sayable(error.field)
+    return {"code": error.code, "message": sayable(error.message), "field": field}
 
 
 def foreseen(error: Exception) -> Exception:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -17,7 +18,14 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from recognition import fetch, images
-from recognition.errors import AnswerTimeout, BadInput, EngineFailed, NotFound, RecognitionError
+from recognition.errors import (
+    AnswerTimeout,
+    BadInput,
+    EngineFailed,
+    NotFound,
+    RecognitionError,
+    TooLarge,
+)
 from recognition.gallery_list import clean_label
 from recognition.images import Picture
 from recognition.models import (
@@ -49,6 +57,7 @@ DEFAULT_METRIC, DEFAULT_INDEX_TYPE = "IP", "Flat"
 """What PaddleX's server builds (its library defaults to HNSW32)."""
 
 _LOADERS = 8
+_MOST_LOADED = 512 * 2**20  # bytes of the pictures of one request, as they are stored
 _MOST_DETECTIONS = 300  # PaddleX has no limit; this is the highest a catalogue can have
 _LARGEST_ID = 2**63 - 1
 
@@ -78,15 +87,19 @@ class Unfinished(AnswerTimeout):
         self.job, self.ids = job, ids
 
 
-def load(image: str) -> Picture:
+def load(image: str, *, timeout: float | None = None) -> Picture:
     """The checked picture behind a URL or in base64 text.
 
-    As in PaddleX, what begins with http:// or https:// and names a host is a URL. Raises BadImage,
-    TooLarge, FetchRefused.
+    As in PaddleX, what begins with http:// or https:// and names a host is a URL; it is fetched
+    within `timeout` seconds (SHITU_FETCH_TIMEOUT). Raises BadImage, TooLarge, FetchRefused.
     """
-    if image.startswith(("http://", "https://")) and _names_host(image):
-        return images.check(fetch.fetch_picture(image), name=image[:200])
+    if _is_url(image):
+        return images.check(fetch.fetch_picture(image, timeout=timeout), name=image[:200])
     return images.check(images.from_base64(image))
+
+
+def _is_url(image: str) -> bool:
+    return image.startswith(("http://", "https://")) and _names_host(image)
 
 
 def _names_host(url: str) -> bool:
@@ -148,8 +161,10 @@ def build(
     """Make a catalogue of `user` from pictures; returns it and what became of each, in order.
 
     All or nothing: a picture that cannot be used is named, and no catalogue is made. Raises
-    BadInput, Conflict for a `name` that is taken, Unfinished, EngineFailed.
+    BadInput, TooLarge, AnswerTimeout, Conflict for a `name` that is taken, Unfinished,
+    EngineFailed.
     """
+    deadline = _deadline()
     metric, index_type = metric or DEFAULT_METRIC, index_type or DEFAULT_INDEX_TYPE
     if metric == "hamming":
         raise BadInput(
@@ -157,7 +172,7 @@ def build(
             f"can build it; use one of {', '.join(Metric.values)}",
             field="metricType",
         )
-    new = _loaded(pairs)
+    new = _loaded(pairs, deadline)
     with transaction.atomic():
         catalogue = catalogues.create(
             name or f"PaddleX index {uuid4()}",
@@ -169,7 +184,14 @@ def build(
         added = gallery_adding.add_images(catalogue, new, by=user)
     if wait:
         labels = [one.label for one in new]
-        _wait(catalogue, added, labels, by=user, undo=lambda: catalogues.remove(catalogue))
+        _wait(
+            catalogue,
+            added,
+            labels,
+            by=user,
+            deadline=deadline,
+            undo=lambda: catalogues.remove(catalogue),
+        )
     return catalogue, added
 
 
@@ -178,17 +200,23 @@ def add(catalogue: Catalogue, pairs: Sequence[Pair], *, by: User, wait: bool = T
 
     All or nothing, as `build`. A picture that its product has already is not stored again: its old
     id comes back, and if it could not be embedded then, that is tried once more. Raises BadInput,
-    LimitReached, Unfinished, EngineFailed.
+    TooLarge, LimitReached, AnswerTimeout, Unfinished, EngineFailed.
     """
+    deadline = _deadline()
     backpressure.check_images(catalogue)
-    new = _loaded(pairs)
+    new = _loaded(pairs, deadline)
     added = gallery_adding.add_images(catalogue, new, by=by)
     gallery_embedding.retry(one.image for one in added if one.image.state == State.FAILED)
     if wait:
         created = [one.image for one in added if one.created]
         labels = [one.label for one in new]
         _wait(
-            catalogue, added, labels, by=by, undo=lambda: gallery.remove_images(catalogue, created)
+            catalogue,
+            added,
+            labels,
+            by=by,
+            deadline=deadline,
+            undo=lambda: gallery.remove_images(catalogue, created),
         )
     return added
 
@@ -254,19 +282,32 @@ def _within(value: float | None, low: float, high: float) -> float | None:
     return None if value is None else max(low, min(high, value))
 
 
-def _loaded(pairs: Sequence[Pair]) -> list[NewImage]:
-    """Every pair, checked; raises the error of the first one that cannot be used, naming it."""
-    if not pairs:
-        raise BadInput(
-            "imageLabelPairs is empty; give at least one picture with its label",
-            field="imageLabelPairs",
-        )
+def _deadline() -> float:
+    return time.monotonic() + settings.SHITU_PADDLEX_TIMEOUT
+
+
+def _loaded(pairs: Sequence[Pair], deadline: float) -> list[NewImage]:
+    """Every pair, checked; raises the error of the first one that cannot be used, naming it.
+
+    Raises TooLarge for more pictures than one request may have, or of more than _MOST_LOADED bytes,
+    and AnswerTimeout when some are still to be fetched at the deadline.
+    """
+    _check_number(pairs)
+    loaded, lock = 0, Lock()
 
     def one(position: int) -> NewImage:
+        nonlocal loaded
         pair, part = pairs[position], "label"
         try:
             label, part = clean_label(pair.label), "image"
-            return NewImage(label, load(pair.image))
+            if loaded > _MOST_LOADED:
+                raise _too_much_at_once()
+            picture = load(pair.image, timeout=_time_left(pair.image, deadline))
+            with lock:
+                loaded += len(picture.data)
+            if loaded > _MOST_LOADED:
+                raise _too_much_at_once()
+            return NewImage(label, picture)
         except RecognitionError as error:
             where = f"imageLabelPairs[{position}].{part}"
             raise type(error)(f"{where}: {error.message}", field=where) from error
@@ -281,21 +322,61 @@ def _loaded(pairs: Sequence[Pair]) -> list[NewImage]:
                 future.cancel()
 
 
+def _check_number(pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        raise BadInput(
+            "imageLabelPairs is empty; give at least one picture with its label",
+            field="imageLabelPairs",
+        )
+    urls = sum(_is_url(pair.image) for pair in pairs)
+    for what, count, name in (
+        ("URLs", urls, "SHITU_MAX_UPLOAD_URLS"),
+        ("pictures in base64", len(pairs) - urls, "SHITU_MAX_UPLOAD_FILES"),
+    ):
+        most = getattr(settings, name)
+        if count > most:
+            raise TooLarge(
+                f"imageLabelPairs has {count:,} {what}, and one request may have {most:,} "
+                f"({name}); send the others with shitu-index-add",
+                field="imageLabelPairs",
+            )
+
+
+def _time_left(image: str, deadline: float) -> float | None:
+    """How many seconds there are to fetch a picture; None for one that came along."""
+    if not _is_url(image):
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise AnswerTimeout(
+            f"its turn did not come within {settings.SHITU_PADDLEX_TIMEOUT:g} s "
+            "(SHITU_PADDLEX_TIMEOUT), so nothing was added; send fewer URLs at once"
+        )
+    return min(left, settings.SHITU_FETCH_TIMEOUT)
+
+
+def _too_much_at_once() -> TooLarge:
+    return TooLarge(
+        f"with this picture the request takes more than {_MOST_LOADED:,} bytes as they are stored, "
+        "so nothing was added; send fewer pictures at once"
+    )
+
+
 def _wait(
     catalogue: Catalogue,
     added: Sequence[Added],
     labels: Sequence[str],
     *,
     by: User,
+    deadline: float,
     undo: Callable[[], object],
 ) -> None:
     """Wait until all are embedded. When the workers could not embed one, raise; if it is new,
     `undo` before.
 
-    Over the time a job is made that follows the rest, and Unfinished raised.
+    After the deadline a job is made that follows the rest, and Unfinished raised.
     """
-    ids = [one.image.pk for one in added]
-    waiting, deadline = ids, time.monotonic() + settings.SHITU_PADDLEX_TIMEOUT
+    waiting = ids = [one.image.pk for one in added]
     rows = GalleryImage.objects.filter(catalogue=catalogue)
     with bell.while_embedding(catalogue.pk) as sleep:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser
 from django.test import Client
 from django.urls import reverse
@@ -100,3 +101,62 @@ def test_paddlex_has_its_envelope(read, client):
     assert (response.status_code, response.json()["errorCode"]) == (413, 413)
     assert "more than the 20,000 bytes" in response.json()["errorMsg"]
     assert read == []
+
+
+FIELDS = "application/x-www-form-urlencoded"
+
+
+@pytest.fixture
+def usual_limits(settings) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100 * 2**20
+    settings.SHITU_MAX_IMPORT_BYTES = 200 * 2**20
+
+
+@pytest.fixture
+def unquoted(monkeypatch) -> list[int]:
+    """The lengths of the forms without files that were read."""
+    lengths: list[int] = []
+    make = QueryDict.__init__
+
+    def noted(fields: QueryDict, query=None, *args, **options):
+        if isinstance(query, bytes):
+            lengths.append(len(query))
+        make(fields, query, *args, **options)
+
+    monkeypatch.setattr(QueryDict, "__init__", noted)
+    return lengths
+
+
+@pytest.mark.parametrize("page", ["/login/", "/admin/login/", "/language/", "/api/v1/tokens"])
+@pytest.mark.usefixtures("usual_limits")
+def test_a_form_without_files_is_short_for_everybody(unquoted, catalogue, page):
+    """100 MiB of `%41` filled gigabytes, an object for each."""
+    for who in (None, catalogue.owner):
+        client = browser(who)
+        body = b"a=" + b"%41" * 700_000
+        refused = client.post(page, body, content_type=FIELDS, headers=CSRF)
+        assert refused.status_code == 413
+        assert "2,097,152 bytes; send JSON as application/json" in refused.content.decode()
+        assert unquoted == []
+        client.post(page, b"a=" + b"b" * 100_000, content_type=FIELDS, headers=CSRF)
+        unquoted.clear()
+
+
+def test_paddlex_says_so_too(client):
+    response = client.post("/shitu-infer", b"{" + b"a" * 30_000, content_type=FIELDS)
+    assert (response.status_code, response.json()["errorCode"]) == (413, 413)
+
+
+@pytest.mark.parametrize("page", ["login", "admin:login", "set_language", "transfer", STAFF])
+@pytest.mark.usefixtures("usual_limits")
+def test_a_page_reads_little_of_whoever_is_not_signed_in(read, catalogue, page):
+    address = reverse(page, args=[catalogue.key] if page == "transfer" else [])
+    stranger = browser()
+    stranger.cookies["sessionid"] = "made-up"
+    response = stranger.post(address, form(1_100_000), headers=CSRF)
+    assert response.status_code == 413
+    assert b"more than the 1,048,576 bytes" in response.content
+    assert read == []
+    response = browser(catalogue.owner).post(address, form(1_100_000), headers=CSRF)
+    assert response.status_code != 413
+    assert len(read) == 1

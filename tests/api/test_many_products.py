@@ -64,6 +64,17 @@ def test_what_is_wrong_with_one_does_not_stop_the_others(send, make):
     assert Product.objects.count() == 2
 
 
+def test_a_field_that_is_no_text_is_named_as_it_was_written(editor, url):
+    body = (
+        rb'{"products": [{"external_id": "1", "label": "tea"}, {"external_id": "2", "\ud800": 1}]}'
+    )
+    answer = editor.post(url("products", "upsert"), body, content_type="application/json")
+    assert answer.status_code == 200, answer.content
+    made, refused = answer.json()["results"]
+    assert made["result"] == "created"
+    assert refused["error"]["field"] == r"\ud800"
+
+
 # --- Many at once ---------------------------------------------------------------------------------
 
 

@@ -350,3 +350,96 @@ def test_the_wait_ends_with_the_work_and_not_with_the_next_look(local, monkeypat
     started = time.monotonic()
     assert build(local, pair(0)).status_code == 200
     assert time.monotonic() - started < 50  # the next look would come after 60 s
+
+
+def by_url(number: int) -> dict[str, str]:
+    return {"image": f"https://pictures.example/{number}.png", "label": "tea"}
+
+
+def test_one_request_has_only_so_many_pictures(local, settings, monkeypatch):
+    from recognition import fetch, images
+
+    key = build(local, pair(0)).json()["result"]["indexKey"]
+    settings.SHITU_MAX_UPLOAD_FILES, settings.SHITU_MAX_UPLOAD_URLS = 2, 3
+    monkeypatch.setattr(fetch, "fetch_picture", lambda url, **how: factories.png(int(url[25:-4])))
+    few = [pair(1), pair(2), *map(by_url, range(3, 6))]
+    assert add(local, key, *few).json()["result"]["imageCount"] == 6
+    monkeypatch.setattr(images, "check", None)  # none is looked at
+    for more, what in (
+        ([pair(7)], "3 pictures in base64, and one request may have 2 (SHITU_MAX_UPLOAD_FILES)"),
+        ([by_url(7)], "4 URLs, and one request may have 3 (SHITU_MAX_UPLOAD_URLS)"),
+    ):
+        for refused in (build(local, *few, *more), add(local, key, *few, *more)):
+            assert (refused.status_code, refused.json()["errorCode"]) == (413, 413)
+            assert what in refused.json()["errorMsg"]
+    assert Catalogue.objects.count() == 1
+
+
+def test_one_request_has_only_so_many_bytes(local, monkeypatch):
+    from recognition import images
+    from recognition.services import paddlex
+
+    checked: list[int] = []
+    check = images.check
+
+    def counted(data: bytes, **how: Any) -> images.Picture:
+        picture = check(data, **how)
+        checked.append(len(picture.data))
+        return picture
+
+    monkeypatch.setattr(images, "check", counted)
+    monkeypatch.setattr(paddlex, "_LOADERS", 1)
+    monkeypatch.setattr(paddlex, "_MOST_LOADED", 3 * len(factories.png(0)))
+    refused = build(local, *[pair(seed) for seed in range(30)])
+    assert refused.status_code == 413
+    number = len(checked) - 1
+    assert refused.json()["errorMsg"].startswith(f"imageLabelPairs[{number}].image: with this")
+    assert sum(checked[:-1]) <= paddlex._MOST_LOADED < sum(checked)
+    assert not Catalogue.objects.exists()
+
+
+def test_pictures_are_fetched_until_the_time_is_over(local, settings, monkeypatch):
+    from types import SimpleNamespace
+
+    from recognition import fetch
+    from recognition.services import paddlex
+
+    now, asked = 100.0, []
+
+    def fetched(url: str, *, timeout: float) -> bytes:
+        nonlocal now
+        asked.append(timeout)
+        now += 1
+        return factories.png(len(asked))
+
+    settings.SHITU_PADDLEX_TIMEOUT, settings.SHITU_FETCH_TIMEOUT = 3.0, 2.5
+    monkeypatch.setattr(paddlex, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(paddlex, "_LOADERS", 1)
+    monkeypatch.setattr(fetch, "fetch_picture", fetched)
+    late = build(local, *map(by_url, range(9)))
+    assert asked == [2.5, 2.0, 1.0]
+    assert (late.status_code, late.json()["errorCode"]) == (504, 504)
+    assert late.json()["errorMsg"].startswith("imageLabelPairs[3].image: its turn did not come")
+    assert not Catalogue.objects.exists()
+
+
+def test_what_was_fetched_leaves_less_time_to_wait(local, settings, monkeypatch):
+    from types import SimpleNamespace
+
+    from recognition import fetch, tasks
+    from recognition.services import paddlex
+
+    now = 100.0
+
+    def fetched(url: str, *, timeout: float) -> bytes:
+        nonlocal now
+        now += timeout
+        return factories.png(1)
+
+    settings.SHITU_PADDLEX_TIMEOUT = settings.SHITU_FETCH_TIMEOUT = 50.0
+    monkeypatch.setattr(paddlex, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(fetch, "fetch_picture", fetched)
+    monkeypatch.setattr(tasks, "wake", lambda task, *args: None)
+    late = build(local, by_url(1))
+    assert late.status_code == 504
+    assert "0 of 1 pictures are in index" in late.json()["errorMsg"]

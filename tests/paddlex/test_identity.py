@@ -130,3 +130,31 @@ def test_each_token_may_come_so_often(local, nobody_counted, settings, someone):
     del local.headers["Authorization"]
     settings.SHITU_PADDLEX_ANONYMOUS_USER = someone.username  # counted by itself
     assert local.post("/shitu-index-build", json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/shitu-x"), ("PUT", "/shitu-infer")])
+def test_of_a_stranger_only_a_short_body_is_read_for_its_log_id(nobody, method, path):
+    def echoed(body: str) -> str:
+        response = nobody.request(method, path, content=body)
+        assert response.status_code in (404, 405)
+        return response.json()["logId"]
+
+    assert echoed('{"logId": "mine"}') == "mine"
+    assert echoed('{"logId": "mine", "image": "' + "a" * 65_000 + '"}') == "mine"
+    assert echoed('{"logId": "mine", "image": "' + "a" * 66_000 + '"}') != "mine"
+
+
+def test_who_is_signed_in_finds_the_log_id_of_a_long_body_again(local):
+    body = {"logId": "mine", "image": "a" * 100_000 + "*", "indexKey": "x"}
+    response = local.post("/shitu-infer", json=body)
+    assert (response.status_code, response.json()["logId"]) == (404, "mine")
+
+
+def test_half_a_surrogate_pair_comes_back_as_it_was_written(local):
+    headers = {"Content-Type": "application/json"}
+    broken = rb'{"logId": "\ud800", "image": "YQ==", "indexKey": "\ud801"}'
+    for path, status in (("/shitu-infer", 404), ("/shitu-x", 404), ("/shitu-index-build", 422)):
+        response = local.post(path, content=broken, headers=headers)
+        assert (response.status_code, response.json()["logId"]) == (status, r"\ud800")
+    asked = local.post("/shitu-infer", content=broken, headers=headers)
+    assert r"“\ud801”" in asked.json()["errorMsg"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tracemalloc
 import zipfile
 
 import openpyxl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from openpyxl.reader.strings import read_string_table
 
-from recognition.errors import BadInput, RecognitionError
+from recognition.errors import BadInput, RecognitionError, TooLarge
 from recognition.services import products
-from recognition.services.imports import columns, manifest
+from recognition.services.imports import columns, manifest, places
 from recognition.services.imports.lines import Line
 from recognition.services.imports.places import Nowhere
 from tests.factories import png
@@ -224,6 +226,66 @@ def test_a_sheet_that_lies_about_its_size_is_read_whole(wrong):
     assert lines[1].product == {"category": "drinks"}
 
 
+SST = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+
+
+def with_part(name: str, more: bytes) -> io.BytesIO:
+    """The workbook with more XML at the end of one of its parts."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(TEA)) as old, zipfile.ZipFile(out, "w", 8) as new:
+        for one in old.namelist():
+            data = old.read(one)
+            if one == name:
+                end = data.rindex(b"</")
+                data = data[:end] + more + data[end:]
+            new.writestr(one, data)
+    out.seek(0)
+    return out
+
+
+def sharing(texts: bytes, part: str = "xl/sharedStrings.xml") -> io.BytesIO:
+    """The workbook with texts in a part of their own, the first of which is that of A2."""
+    kind = (
+        b'<Override PartName="/%s" ContentType="application/'
+        b'vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"/></Types>'
+    )
+    sheet = re.sub(rb'<c r="A2".*?</c>', b'<c r="A2" t="s"><v>0</v></c>', SHEET)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(TEA)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            data = old.read(name).replace(SHEET, sheet)
+            new.writestr(name, data.replace(b"</Types>", kind % part.encode()))
+        new.writestr(part, f'<sst xmlns="{SST}">'.encode() + texts + b"</sst>")
+    out.seek(0)
+    return out
+
+
+def manifest_lines(book: io.BytesIO) -> list[Line]:
+    return list(manifest.xlsx_lines(book, Nowhere()))
+
+
+def xml_part(texts: bytes) -> manifest._Part:
+    return manifest._Part(io.BytesIO(f'<sst xmlns="{SST}">'.encode() + texts + b"</sst>"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<t>tea</t>",
+        "<t/>",
+        "",
+        '<t xml:space="preserve"> tea </t>',
+        "<r><t>green </t></r><r><rPr><b/></rPr><t>tea</t></r>",
+        '<t>茶</t><rPh sb="0" eb="1"><t>cha</t></rPh>',
+        "<t>a_x005F_b</t>",
+    ],
+)
+def test_shared_texts_are_read_as_openpyxl_reads_them(text):
+    texts = f"<si>{text}</si><si><t>next</t></si>".encode()
+    expected = read_string_table(io.BytesIO(f'<sst xmlns="{SST}">'.encode() + texts + b"</sst>"))
+    assert list(manifest._texts(xml_part(texts))) == expected
+
+
 class TestBombs:
     def refusal(self, book: io.BytesIO) -> str:
         assert len(book.getvalue()) < 200_000
@@ -247,7 +309,7 @@ class TestBombs:
         numbers = [line.number for line in manifest.xlsx_lines(book, Nowhere())]
         assert numbers == [2, 50_000]
 
-    @pytest.mark.parametrize("bound", ["MOST_ROW", "MOST_TAGS"])
+    @pytest.mark.parametrize("bound", ["MOST_XML", "MOST_TAGS"])
     @pytest.mark.parametrize("size", [b'<dimension ref="A1:B3"/>', b""])
     def test_a_row_of_endless_cells(self, monkeypatch, bound, size):
         monkeypatch.setattr(manifest, bound, 100_000)
@@ -269,28 +331,9 @@ class TestBombs:
         assert max(read) < 100  # nor when the workbook is loaded
 
     def test_shared_texts_are_not_taken_for_a_sheet(self):
-        names = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-        texts = f'<sst xmlns="{names}"><si><t>tea</t></si></sst>'.encode()
-        kind = (
-            b'<Override PartName="/%s" ContentType="application/'
-            b'vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"/></Types>'
-        )
-        cell = b'<c r="A2" t="s"><v>0</v></c>'
-        sheet = re.sub(rb'<c r="A2".*?</c>', cell, SHEET)
-
-        def book(part: str) -> io.BytesIO:
-            out = io.BytesIO()
-            with zipfile.ZipFile(io.BytesIO(TEA)) as old, zipfile.ZipFile(out, "w") as new:
-                for name in old.namelist():
-                    data = old.read(name).replace(SHEET, sheet)
-                    new.writestr(name, data.replace(b"</Types>", kind % part.encode()))
-                new.writestr(part, texts)
-            out.seek(0)
-            return out
-
-        first, _ = manifest.xlsx_lines(book("xl/texts.xml"), Nowhere())
+        first, _ = manifest_lines(sharing(b"<si><t>tea</t></si>", "xl/texts.xml"))
         assert first.label == "tea"
-        assert "damaged" in self.refusal(book("xl/worksheets/texts.xml"))
+        assert "damaged" in self.refusal(sharing(b"<si><t>tea</t></si>", "xl/worksheets/texts.xml"))
 
     @pytest.mark.parametrize("name", ["xl/worksheets/sheet9.xml", "xl/sheets/text.xml"])
     def test_parts_that_are_much_more_than_was_sent(self, name):
@@ -308,6 +351,51 @@ class TestBombs:
         assert len(list(manifest.xlsx_lines(book, Nowhere()))) == 2
         monkeypatch.setattr(manifest, "MOST_SHEETS", 50_000)
         assert "unpacks to too much" in self.refusal(book)
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            "[Content_Types].xml",
+            "xl/workbook.xml",
+            "xl/_rels/workbook.xml.rels",
+            "xl/styles.xml",
+            "docProps/core.xml",
+        ],
+    )
+    def test_parts_that_are_kept_as_trees_are_counted_first(self, part):
+        """256 MiB of them were 67 million elements, in 1.3 MB."""
+        tracemalloc.start()
+        try:
+            assert "unpacks to too much" in self.refusal(with_part(part, b"<a/>" * 600_000))
+            assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+        finally:
+            tracemalloc.stop()
+
+    def test_attributes_and_bytes_of_a_part_are_counted_too(self, monkeypatch):
+        many = b"<a %s/>" % b" ".join(b'a%d=""' % number for number in range(3000))
+        for name, most in (("MOST_ATTRIBUTES", 2000), ("MOST_XML", 20_000)):
+            with monkeypatch.context() as patch:
+                patch.setattr(manifest, name, most)
+                assert "unpacks to too much" in self.refusal(with_part("xl/styles.xml", many))
+
+    def test_what_lies_between_shared_texts_is_not_kept(self, monkeypatch):
+        monkeypatch.setattr(manifest, "MOST_TAGS", 10_000)
+        texts = (b"<si><t>tea</t></si>" + b"<a/>" * 4000) * 20
+        assert list(manifest._texts(xml_part(texts))) == ["tea"] * 20
+        for endless in (b"<si>" + b"<si/>" * 20_000, b"<a>" + b"<si><t>tea</t></si>" * 9000):
+            with pytest.raises(TooLarge, match="unpacks to too much"):
+                list(manifest._texts(xml_part(endless)))
+
+    def test_shared_texts_have_a_number(self, monkeypatch):
+        monkeypatch.setattr(manifest, "MOST_TEXTS", 100)
+        first, _ = manifest_lines(sharing(b"<si><t>tea</t></si>" * 100))
+        assert first.label == "tea"
+        assert "unpacks to too much" in self.refusal(sharing(b"<si><t>tea</t></si>" * 101))
+
+    def test_a_directory_too_long_to_read(self, monkeypatch):
+        monkeypatch.setattr(places, "MOST_FILES", 3)
+        with pytest.raises(TooLarge, match="more than 3 files"):
+            list(manifest.xlsx_lines(io.BytesIO(TEA), Nowhere()))
 
     def test_a_csv_row_without_end(self, monkeypatch):
         monkeypatch.setattr(manifest, "MOST_RECORD", 1000)

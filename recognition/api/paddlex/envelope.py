@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import JsonResponse
 
 from recognition import errors
-from recognition.api.errors import status_of
+from recognition.api.errors import sayable, status_of
 
 SERVER_ERROR: Final = "Internal server error"
 _LOOK_AGAIN: Final = 5
@@ -25,7 +25,8 @@ def success(result: dict[str, Any]) -> JsonResponse:
 
 def failure(status: int, message: str, *, log_id: str | None = None, **extra: Any) -> JsonResponse:
     """An error: `errorCode` is the HTTP status, `logId` the request's own where it has one."""
-    return _json(status, {"logId": log_id or str(uuid4()), **extra}, status, message)
+    log_id = sayable(log_id) if log_id else str(uuid4())
+    return _json(status, {"logId": log_id, **extra}, status, sayable(message))
 
 
 def refused(error: errors.RecognitionError, *, log_id: str | None, **extra: Any) -> JsonResponse:

@@ -112,8 +112,13 @@ def read(request: HttpRequest, model: type[M]) -> M:
         raise Invalid([{**one, "loc": ("body", *one["loc"])} for one in found]) from error
 
 
-def log_id(request: HttpRequest) -> str | None:
-    """The `logId` that the body carries, if it is an object with one."""
+def log_id(request: HttpRequest, *, most: int | None = None) -> str | None:
+    """The `logId` that the body carries, if it is an object with one and has at most `most` bytes.
+
+    A longer body is not even read.
+    """
+    if most is not None and int(request.META.get("CONTENT_LENGTH") or 0) > most:
+        return None
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError, RequestDataTooBig):

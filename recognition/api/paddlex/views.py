@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 from django.conf import settings
@@ -27,6 +27,9 @@ from recognition.services import paddlex, pictures, pipeline_config, queries, ra
 from recognition.services.gallery_adding import Added
 
 log = structlog.get_logger(__name__)
+
+# Of somebody who has not said who they are.
+_MOST_READ: Final = 64 * 2**10
 
 _Act = Callable[[HttpRequest], dict[str, Any]]
 _View = Callable[[HttpRequest], HttpResponse]
@@ -89,7 +92,8 @@ def _unfinished(request: HttpRequest, error: paddlex.Unfinished) -> HttpResponse
 
 
 def _not_allowed(request: HttpRequest) -> HttpResponse:
-    response = envelope.failure(405, "Method Not Allowed", log_id=schemas.log_id(request))
+    log_id = schemas.log_id(request, most=_MOST_READ)
+    response = envelope.failure(405, "Method Not Allowed", log_id=log_id)
     response["Allow"] = "POST"
     return response
 
@@ -97,7 +101,7 @@ def _not_allowed(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 def unknown(request: HttpRequest, rest: str) -> HttpResponse:
     """An operation that PaddleX does not have either."""
-    return envelope.failure(404, "Not Found", log_id=schemas.log_id(request))
+    return envelope.failure(404, "Not Found", log_id=schemas.log_id(request, most=_MOST_READ))
 
 
 @_operation

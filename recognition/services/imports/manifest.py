@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import count
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final
 
 from django.utils.translation import gettext as _
+from openpyxl.cell.text import Text
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
+from openpyxl.xml.functions import iterparse
 
 from recognition.errors import BadInput, RecognitionError, TooLarge
 from recognition.fetch import fetch_picture
 from recognition.services.imports import columns, google
 from recognition.services.imports.lines import MOST_TEXT, Line, Place, printable
-from recognition.services.imports.places import MOST_RATIO
+from recognition.services.imports.places import MOST_RATIO, Archive
 
 Row = tuple[int, list[str] | str]
 """Number of a row, and its cells, or the reason why there are none."""
@@ -34,9 +37,11 @@ MOST_CELL: Final = 131_072
 MOST_LINE: Final = 1 << 20
 MOST_RECORD: Final = 4 * 2**20  # bytes of one row of a CSV file
 MOST_ROWS: Final = 1_048_576  # of a sheet, as in Excel
-MOST_ROW: Final = 16 * 2**20  # bytes of XML between two rows; links behind the last one are long
+MOST_XML: Final = 16 * 2**20  # bytes that openpyxl keeps at once; styles of a book are long
 MOST_TAGS: Final = 500_000
-MOST_SHARED_TEXT: Final = 256 * 2**20  # openpyxl keeps it in memory
+MOST_ATTRIBUTES: Final = 1_500_000  # 65,000 styles have a dozen each
+MOST_TEXTS: Final = 4_000_000  # that cells share
+MOST_SHARED_TEXT: Final = 256 * 2**20  # bytes of them; kept in memory
 MOST_SHEETS: Final = 2**30
 _RATIO_COUNTS_FROM: Final = 16 * 2**20
 _SHEET: Final = re.compile(r"xl/worksheets/[^/]+\.xml", re.IGNORECASE)
@@ -69,8 +74,8 @@ def xlsx_lines(file: BinaryIO, place: Place) -> Iterator[Line]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations nobody asked for
         try:
-            reader = ExcelReader(file, read_only=True, data_only=True, keep_links=False)
-            reader.archive = _Unsized(file)
+            reader = _Reader(file, read_only=True, data_only=True, keep_links=False)
+            reader.archive = _Book(file)
             reader.read()
             reader.archive.is_loaded = True
             book = reader.wb
@@ -225,11 +230,11 @@ def _refuse_other_encodings(start: bytes) -> None:
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
     """Rows that are not blank: a sheet may name its millionth row and none before."""
     sheet.reset_dimensions()  # some programs write A1, whatever there is
-    part = _SheetPart(sheet._get_source())
+    part = sheet._get_source()
     sheet._get_source = lambda: part
     rows = sheet.iter_rows(values_only=True)
     for number in count(1):
-        part.begin_row()
+        part.begin()
         try:
             row = next(rows)
         except StopIteration:
@@ -247,44 +252,74 @@ def _sheet_rows(sheet: Any) -> Iterator[Row]:
             yield number, cells
 
 
-class _Unsized(zipfile.ZipFile):
-    """A workbook whose sheets are empty until it is loaded.
+class _Reader(ExcelReader):
+    """Reads the texts that cells share one by one: openpyxl's own keeps an element for each, and
+    whatever else stands between them."""
 
-    openpyxl looks into all of them for their size then, if need be to the end.
-    """
+    def read_strings(self) -> None:
+        kind = self.package.find(SHARED_STRINGS)
+        if kind is not None:
+            with self.archive.open(kind.PartName[1:]) as part:
+                for text in _texts(part):
+                    self.shared_strings.append(text)
+                    if len(self.shared_strings) > MOST_TEXTS:
+                        raise _unpacks_to_too_much()
+
+
+def _texts(part: Any) -> Iterator[str]:
+    events = iterparse(part, ("start", "end"))
+    _start, root = next(events)
+    depth = 0
+    for event, element in events:
+        depth += 1 if event == "start" else -1
+        if event == "end" and depth == 0:
+            if element.tag == f"{{{SHEET_MAIN_NS}}}si":
+                text: Any = Text.from_tree(element)
+                yield text.content.replace("x005F_", "")  # as openpyxl does
+            root.clear()
+            part.begin()
+
+
+class _Book(zipfile.ZipFile):
+    """A workbook of which openpyxl keeps only so much at once, and whose sheets are empty until it
+    is loaded: openpyxl looks into all of them for their size then, if need be to the end."""
 
     is_loaded = False
 
     def open(self, name: Any, *args: Any, **options: Any) -> Any:
         if not self.is_loaded and isinstance(name, str) and _SHEET.fullmatch(name):
             return io.BytesIO(b"<worksheet/>")
-        return super().open(name, *args, **options)
+        return _Part(super().open(name, *args, **options))
 
 
-class _SheetPart:
-    """The XML of a sheet. Reading it raises TooLarge for more than MOST_ROW bytes or MOST_TAGS
-    tags of one row, all of which openpyxl would keep."""
+class _Part:
+    """The XML of a part of a workbook. Raises TooLarge for more than MOST_XML bytes, MOST_TAGS tags
+    or MOST_ATTRIBUTES attributes until one says `begin` again: openpyxl keeps them all."""
 
-    def __init__(self, part: BinaryIO) -> None:
+    def __init__(self, part: IO[bytes]) -> None:
         self._part = part
-        self._size = self._tags = 0
+        self.begin()
 
-    def begin_row(self) -> None:
-        self._size = self._tags = 0
+    def begin(self) -> None:
+        self._size = self._tags = self._attributes = 0
 
     def read(self, size: int = -1) -> bytes:
-        data = self._part.read(size)
+        data = self._part.read(MOST_XML + 1 if size < 0 else size)
         self._size += len(data)
         self._tags += data.count(b"<")
-        if self._size > MOST_ROW or self._tags > MOST_TAGS:
+        self._attributes += data.count(b"=")
+        if self._size > MOST_XML or self._tags > MOST_TAGS or self._attributes > MOST_ATTRIBUTES:
             raise _unpacks_to_too_much()
         return data
 
-    def __enter__(self) -> _SheetPart:
+    def close(self) -> None:
+        self._part.close()
+
+    def __enter__(self) -> _Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._part.close()
+        self.close()
 
 
 def _cell(value: Any) -> str:
@@ -315,6 +350,7 @@ _DAMAGE: Final = (
 
 
 def _refuse_bombs(file: BinaryIO) -> None:
+    Archive(file)  # a directory too long to be read
     size = file.seek(0, io.SEEK_END)
     sheets = others = 0
     try:

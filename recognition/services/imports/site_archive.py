@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import count, islice
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from django.utils.translation import gettext as _
 
-from recognition.errors import BadInput
+from recognition.errors import BadInput, TooLarge
 from recognition.models import BoxSource, Catalogue, View
 from recognition.services.imports.lines import Line, Place, printable
 
@@ -42,30 +42,32 @@ CATALOGUE_FIELDS: Final = (
 )
 SPACE_FIELDS: Final = ("metric", "index_type")
 
+MOST_HEAD: Final = 1 << 20  # bytes of catalogue.json before its products
+MOST_ITEM: Final = 4 * 2**20  # bytes of one product or image, as of a row of a CSV file
+MOST_PARTS: Final = 25_000  # of one; a product with all the attributes it may have has 21,000
+MOST_DEPTH: Final = 8  # a list in the attributes of a product is 5 deep
 _MOST_MANIFEST: Final = 1 << 20
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 def head(place: Place) -> dict[str, Any]:
-    """`format`, `version`, `catalogue` and `counts` of an archive. Raises BadInput."""
-    found: dict[str, Any] = {"catalogue": {}, "counts": {}}
+    """`format`, `version`, `catalogue` and `counts` of an archive. Raises BadInput, TooLarge."""
+    found: dict[str, Any] = {"format": None, "version": None, "catalogue": {}, "counts": {}}
     with closing(place.open(CATALOGUE)) as file, _json_errors():
-        for path, event, value in ijson.parse(file, use_float=True):
-            if path in ("products", "images"):
+        for name, value in _entries(_Part(file, MOST_HEAD)):
+            if name in ("products", "images"):
                 break
-            if event in ("start_map", "end_map", "map_key", "start_array", "end_array"):
-                continue
-            within, _dot, name = path.rpartition(".")
-            if not within:
+            if name in found:
                 found[name] = value
-            elif within in found and isinstance(found[within], dict):
-                found[within][name] = value
-    if found.get("format") != FORMAT or found.get("version") != VERSION:
+    if found["format"] != FORMAT or found["version"] != VERSION:
         raise BadInput(
             _("%(file)s is not of %(format)s %(version)s, the only version this site reads")
             % {"file": CATALOGUE, "format": FORMAT, "version": VERSION},
             field="file",
         )
+    for name in ("catalogue", "counts"):
+        if not isinstance(found[name], dict):
+            raise _damaged(CATALOGUE)
     return found
 
 
@@ -107,12 +109,12 @@ def _image(number: int, item: Any, place: Place, vectors: Iterator[_Row] | None)
         return Line(number, printable(str(item)), problem=why)
     # Taken from the stream even if the line fails later: the next image has the next rows.
     views = item.get("vectors", [])
-    rows = list(islice(vectors, len(views))) if vectors is not None else []
+    rows = islice(vectors, len(views)) if vectors is not None else ()
+    own = {view: row for view, row in zip(views, rows, strict=False) if view in View.values}
     if not all(isinstance(view, int) for view in views):
         why = _("its vectors are no list of numbers")
         return Line(number, printable(f"{item['path']}\t{item['label']}"), problem=why)
-    own = dict(zip(views, rows, strict=False))
-    usable = own and all(view in View.values for view in own)
+    usable = own and all(view in View.values for view in views)
     vector_id, checksum = item.get("number"), str(item.get("checksum", ""))
     return Line(
         number,
@@ -143,7 +145,7 @@ def _vectors(place: Place, catalogue: Catalogue) -> Iterator[_Row] | None:
             manifest = json.loads(file.read(_MOST_MANIFEST))
     except BadInput:  # there is none
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # brackets in brackets
         raise _damaged(EMBEDDINGS) from error
     return (
         _rows(place, manifest) if isinstance(manifest, dict) and fits(manifest, catalogue) else None
@@ -205,7 +207,88 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 def _items(place: Place, name: str) -> Iterator[Any]:
     with closing(place.open(CATALOGUE)) as file, _json_errors():
-        yield from ijson.items(file, f"{name}.item", use_float=True)
+        part = _Part(file, MOST_ITEM)
+        for entry, item in _entries(part):
+            part.begin()
+            if entry == name:
+                yield item
+
+
+class _Part:
+    """catalogue.json, of which only so much may come until one says `begin` again: it will all be
+    kept. Raises TooLarge for more than `most` bytes or MOST_PARTS keys, values and ends of them."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most = file, most
+        self.begin()
+
+    def begin(self) -> None:
+        self._size = self._parts = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._size += len(data)
+        if self._size > self._most:
+            raise _too_much()
+        return data
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        # Without `use_float` a number of a million digits ends the process.
+        for event in ijson.basic_parse(self, use_float=True):
+            self._parts += 1
+            if self._parts > MOST_PARTS:
+                raise _too_much()
+            yield event
+
+
+def _entries(part: _Part) -> Iterator[tuple[str, Any]]:
+    """Name and value of everything in the object that the file holds, in its order; of a list there
+    each item by itself. Raises TooLarge for what is deeper than MOST_DEPTH."""
+    name = key = ""
+    around: list[Any] = []  # the objects and lists that are open
+    for event, value in part.events():
+        if event == "map_key":
+            key = value
+            if len(around) == 1:
+                name = value
+            continue
+        if event in ("end_map", "end_array"):
+            value = around.pop()
+        else:
+            if event == "start_map":
+                value = {}
+            elif event == "start_array":
+                value = []
+            if around and not _is_passed_on(around):
+                inner = around[-1]
+                if isinstance(inner, list):
+                    inner.append(value)
+                else:
+                    inner[key] = value
+            if event in ("start_map", "start_array"):
+                around.append(value)
+                if len(around) > MOST_DEPTH:
+                    raise _too_much()
+                continue
+        of_items = len(around) == 1 and isinstance(value, list)
+        if _is_passed_on(around) and not of_items:
+            yield name, value
+
+
+def _is_passed_on(around: Sequence[Any]) -> bool:
+    """Whether what is in there is passed on by itself, and not kept."""
+    return len(around) == 1 or (len(around) == 2 and isinstance(around[1], list))
+
+
+def _too_much() -> TooLarge:
+    return TooLarge(
+        _(
+            "%(file)s holds something larger or deeper than any export does; send the export as "
+            "it was written"
+        )
+        % {"file": CATALOGUE},
+        field="file",
+    )
 
 
 class _json_errors:  # noqa: N801  (used like contextlib.suppress)
