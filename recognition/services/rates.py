@@ -99,20 +99,22 @@ def check_invitation(email: str, *, by: User) -> None:
         (f"shitu:invitations:to:{_digest(email)}", MOST_INVITATIONS_TO_ADDRESS),
         (f"shitu:invitations:by:{by.pk}", MOST_INVITATIONS_BY_USER),
     ]
-    reasons = (
-        _(
-            "this address got %(most)s invitations within the hour; invite it again in "
-            "%(minutes)s min"
-        ),
-        _("you sent %(most)s invitations within the hour; send more in %(minutes)s min"),
-    )
-    taken = take(windows, seconds=_HOUR)
-    for reason, (_window, most), full in zip(reasons, windows, taken, strict=True):
-        if full is not None:
-            raise LimitReached(
-                reason % {"most": most, "minutes": f"{full.seconds / 60:.0f}"},
-                retry_after=full.seconds,
+    to_address, by_user = take(windows, seconds=_HOUR)
+    if to_address is not None:
+        raise LimitReached(
+            _(
+                "this address got %(most)s invitations within the hour; invite it again in "
+                "%(minutes)s min"
             )
+            % {"most": MOST_INVITATIONS_TO_ADDRESS, "minutes": f"{to_address.seconds / 60:.0f}"},
+            retry_after=to_address.seconds,
+        )
+    if by_user is not None:
+        raise LimitReached(
+            _("you sent %(most)s invitations within the hour; send more in %(minutes)s min")
+            % {"most": MOST_INVITATIONS_BY_USER, "minutes": f"{by_user.seconds / 60:.0f}"},
+            retry_after=by_user.seconds,
+        )
 
 
 def _digest(email: str) -> str:

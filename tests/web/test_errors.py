@@ -7,6 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.urls import reverse
 
+from recognition.models import Catalogue
 from recognition.web import views
 
 CHINESE = {"Accept-Language": "zh-hans"}
@@ -31,7 +32,7 @@ def raising(error: Exception):
 
 
 def test_not_allowed(member, monkeypatch):
-    monkeypatch.setattr(views, "_counted", raising(PermissionDenied()))
+    monkeypatch.setattr(Catalogue.objects, "visible_to", raising(PermissionDenied()))
     response = member.get(reverse("home"))
     assert response.status_code == 403
     assert "<h1>This is not allowed</h1>" in response.content.decode()
