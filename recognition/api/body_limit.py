@@ -69,13 +69,12 @@ def _too_large(request: HttpRequest, most: int) -> HttpResponse:
         said = _(
             "a form without files may have %(most)s bytes; send JSON as application/json, files as "
             "multipart/form-data"
-        )
+        ) % {"most": f"{most:,}"}
     else:
         said = _(
             "the request has more than the %(most)s bytes that this site accepts here; "
             "send less at once"
-        )
-    said %= {"most": f"{most:,}"}
+        ) % {"most": f"{most:,}"}
     if request.path_info.startswith("/api/"):
         return JsonResponse(envelope(TooLarge.code, said), status=413)
     if request.path_info.startswith("/shitu-"):
