@@ -22,8 +22,7 @@ from recognition.models import (
 )
 from recognition.search import Question, physical
 from recognition.search.nearest import explain_many
-from recognition.search.store import stored
-from recognition.services import audit, filtering, indexes, jobs
+from recognition.services import audit, filtering, indexes, jobs, similar
 from recognition.services.jobs import Lease, Progress
 
 _SPACE = "space"
@@ -111,10 +110,6 @@ def explain(
     Raises Conflict before the image has a vector, BadInput for a condition that makes no sense.
     """
     space = image.catalogue.require_index()
-    vectors = stored(space, image.pk)
-    if not len(vectors):
-        raise Conflict(
-            _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
-        )
-    question = Question([space], vectors[:1], limit, per_product, filtering.among(among or {}))
+    vector = similar.vector_of(image)
+    question = Question([space], vector, limit, per_product, filtering.among(among or {}))
     return explain_many([question], exact=exact)

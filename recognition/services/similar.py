@@ -12,6 +12,7 @@ from recognition import search
 from recognition.errors import Conflict
 from recognition.models import Catalogue, GalleryImage, Metric
 from recognition.search.store import stored
+from recognition.search.wire import Vectors
 from recognition.services import filtering, queries
 
 MOST = 1000
@@ -27,6 +28,17 @@ class Similar:
     label: str
     number: int
     score: float
+
+
+def vector_of(image: GalleryImage) -> Vectors:
+    """The vector (1, D) that is stored for an image in the space that answers; of two views that of
+    the whole picture. Raises Conflict before there is one."""
+    vectors = stored(image.catalogue.require_index(), image.pk)
+    if not len(vectors):
+        raise Conflict(
+            _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
+        )
+    return vectors[:1]
 
 
 def find(
@@ -46,14 +58,9 @@ def find(
     catalogue = image.catalogue
     space = catalogue.require_index()
     together = [catalogue, *queries.alike(catalogue, also)]
-    vectors = stored(space, image.pk)
-    if not len(vectors):
-        raise Conflict(
-            _("the image has no vector yet: it is %(state)s") % {"state": image.get_state_display()}
-        )
     [found] = search.nearest(
         [one.require_index() for one in together],
-        vectors[:1],  # of two views the whole picture
+        vector_of(image),
         limit=limit + 1,  # the image itself is among them
         per_product=per_product,
         among=filtering.among(among or {}),
